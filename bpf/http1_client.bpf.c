@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Calls that net/http's Transport makes over HTTP/1: the parent is found, the header added to the
+ * very request that is being written, the span reported.
+ *
+ * A request is written by its connection's own goroutine, (*persistConn).writeLoop, so the call and
+ * the write are joined by the *Request in the transportRequest: not by goroutine, and not by the
+ * Header map, which requests in flight at once may share.
+ */
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "records.h"
+#include "traceparent.h"
+#include "gomemory.bpf.h"
+#include "state.bpf.h"
+#include "headers.bpf.h"
+#include "parent.bpf.h"
+#include "address.bpf.h"
+
+/*
+ * Whether bpf_probe_write_user may be used. Set before loading: while it is false the verifier sees
+ * that the call is never reached, and a locked-down kernel accepts the program.
+ */
+const volatile bool write_user = false;
+
+static void expect_write(const struct here *here, const struct request_state *client)
+{
+	struct address_key key = {.incarnation = here->target->incarnation, .address = client->request};
+	struct request_ref fresh = {.goid = here->goid, .serial = client->serial, .users = 1};
+	struct request_ref *ref;
+
+	ref = bpf_map_lookup_elem(&writes, &key);
+	if (ref) { /* one *Request in two calls at once: which of them is written cannot be told */
+		__sync_fetch_and_add(&ref->users, 1);
+		ref->serial = 0;
+		return;
+	}
+	if (bpf_map_update_elem(&writes, &key, &fresh, BPF_NOEXIST))
+		count(here, COUNT_MAP_FULL);
+}
+
+static void forget_write(const struct here *here, const struct request_state *client)
+{
+	struct address_key key = {.incarnation = here->target->incarnation, .address = client->request};
+	struct request_ref *ref = bpf_map_lookup_elem(&writes, &key);
+
+	if (ref && __sync_fetch_and_add(&ref->users, -1) <= 1)
+		bpf_map_delete_elem(&writes, &key);
+}
+
+static void forget_call(const struct here *here, struct request_state *client)
+{
+	forget_write(here, client);
+	client->serial = 0;
+	drop_request(here, &clients);
+}
+
+/*
+ * pconn, err := t.getConn(treq, cm), in (*Transport).roundTrip: RBX treq. Before any dialling; once
+ * more when a request is tried again on another connection.
+ */
+static __noinline int start_call(const struct here *here, struct pt_regs *regs)
+{
+	const struct target *target = here->target;
+	uint64_t request = read_word(regs->bx + target->transport_request_request);
+	uint64_t call = read_iface(regs->bx + target->transport_request_ctx).data;
+	struct request_state *client = find_request(here, &clients, here->goid);
+	struct go_string text;
+	uint64_t url, serial;
+
+	if (!request) {
+		count(here, COUNT_MEMORY_UNREADABLE);
+		return 0;
+	}
+	if (client && client->other == call) {
+		count(here, COUNT_CALL_RETRIED);
+		forget_write(here, client);
+		client->request = request;
+		expect_write(here, client);
+		return 0;
+	}
+	if (client) {
+		count(here, COUNT_ABANDONED);
+		forget_write(here, client);
+	}
+	client = new_request(here, &clients);
+	if (!client)
+		return 0;
+	client->span.start_ns = bpf_ktime_get_ns();
+	client->span.kind = SPAN_CLIENT;
+	client->span.incarnation = target->incarnation;
+	client->span.goid = here->goid;
+	client->request = request;
+	client->other = call;
+	if (!find_parent(here, client, request)) {
+		uint64_t trace[2] = {random_id(), random_id()};
+
+		__builtin_memcpy(client->span.trace_id, trace, 16);
+		__builtin_memset(client->span.parent_span_id, 0, 8);
+		client->span.trace_flags = 3; /* sampled, and random (level 2, section 3.2.2.3) */
+		client->has_incoming = 0;
+		count(here, COUNT_NEW_TRACE);
+	}
+	serial = random_id();
+	__builtin_memcpy(client->span.span_id, &serial, 8);
+
+	text = read_string(request + target->request_method);
+	client->span.method_len =
+		keep_string(text, client->span.method, KEEP_METHOD, client->span.truncated);
+	url = read_word(request + target->request_url);
+	text = read_string(url + target->url_path);
+	client->span.path_len = keep_string(text, client->span.path, KEEP_PATH, client->span.truncated);
+	text = read_string(request + target->request_host);
+	if (!text.len)
+		text = read_string(url + target->url_host);
+	client->span.host_len = keep_string(text, client->span.host, KEEP_HOST, client->span.truncated);
+
+	asm volatile("" ::: "memory");
+	*(volatile uint64_t *)&client->serial = serial;
+	expect_write(here, client);
+	return 0;
+}
+
+/* Appends the header line to what a *bufio.Writer holds: it is ours alone until it is flushed. */
+static __noinline int inject(const struct here *here, uint64_t writer, const struct request_state *client,
+		   uint64_t serial)
+{
+	const struct target *target = here->target;
+	struct go_slice buffer = {};
+	struct trace_ids ids;
+	uint64_t field[9], used, failed;
+
+	read_user(&buffer, sizeof(buffer), (void *)(writer + target->bufio_buf));
+	used = read_word(writer + target->bufio_n);
+	failed = read_word(writer + target->bufio_err);
+	if (!buffer.data || failed || !used || used > buffer.len) {
+		count(here, COUNT_NOT_INJECTED_WRITER_UNKNOWN);
+		return 0;
+	}
+	if (buffer.len - used < TRACEPARENT_FIELD) {
+		count(here, COUNT_NOT_INJECTED_NO_ROOM);
+		return 0;
+	}
+	__builtin_memcpy(ids.trace_id, client->span.trace_id, 16);
+	__builtin_memcpy(&ids.span_id, client->span.span_id, 8);
+	ids.flags = client->span.trace_flags;
+	asm volatile("" ::: "memory");
+	if (*(volatile const uint64_t *)&client->serial != serial) {
+		count(here, COUNT_NOT_INJECTED_REQUEST_UNKNOWN);
+		return 0;
+	}
+	traceparent_field(&ids, field);
+	if (!write_user)
+		return 0;
+	/* The bytes first: a length without them would send whatever the buffer held. */
+	if (bpf_probe_write_user((void *)(buffer.data + used), field, TRACEPARENT_FIELD))
+		goto refused;
+	used += TRACEPARENT_FIELD;
+	if (bpf_probe_write_user((void *)(writer + target->bufio_n), &used, sizeof(used)))
+		goto refused;
+	return 1;
+refused:
+	count(here, COUNT_NOT_INJECTED_WRITE_REFUSED);
+	return 0;
+}
+
+/* The application's own header decides: it is what goes out. */
+static void use_application_header(const struct here *here, struct request_state *client,
+				   const struct trace_ids *own)
+{
+	uint64_t trace[2], zero = 0;
+
+	if (client->has_incoming && own->span_id == client->incoming.span_id &&
+	    own->trace_id[0] == client->incoming.trace_id[0] &&
+	    own->trace_id[1] == client->incoming.trace_id[1]) {
+		/* What came in, passed on: a proxy, not a tracer. Our span keeps its own id. */
+		client->span.header = HEADER_FORWARDED;
+		count(here, COUNT_FORWARDED_HEADER);
+		return;
+	}
+	__builtin_memcpy(trace, client->span.trace_id, 16);
+	if (trace[0] != own->trace_id[0] || trace[1] != own->trace_id[1])
+		__builtin_memcpy(client->span.parent_span_id, &zero, 8); /* in another trace */
+	__builtin_memcpy(client->span.trace_id, own->trace_id, 16);
+	__builtin_memcpy(client->span.span_id, &own->span_id, 8);
+	client->span.trace_flags = own->flags;
+	client->span.header = HEADER_APPLICATION;
+	count(here, COUNT_APPLICATION_HEADER);
+}
+
+/*
+ * err = r.Header.writeSubset(w, reqWriteExcludeHeader, trace), in (*Request).write: RAX the map, RBX
+ * and RCX w; r is on the stack. The request line, Host and User-Agent are in the buffer already.
+ */
+static __noinline int write_request(const struct here *here, struct pt_regs *regs)
+{
+	const struct target *target = here->target;
+	struct address_key key = {.incarnation = target->incarnation};
+	struct request_state *client;
+	struct request_ref *ref;
+	struct trace_ids own = {};
+	struct go_iface out;
+	enum field_state field;
+	uint64_t serial;
+
+	key.address = read_word(regs->sp + target->write_receiver);
+	ref = bpf_map_lookup_elem(&writes, &key);
+	/* CONNECT to a proxy, Request.Write by the application, a call that was given up. */
+	if (!ref || read_word(key.address + target->request_header) != regs->ax) {
+		count(here, COUNT_NOT_INJECTED_REQUEST_UNKNOWN);
+		return 0;
+	}
+	serial = ref->serial;
+	client = find_request(here, &clients, ref->goid);
+	if (!serial) {
+		count(here, COUNT_NOT_INJECTED_AMBIGUOUS);
+		return 0;
+	}
+	if (!client || client->serial != serial) {
+		count(here, COUNT_NOT_INJECTED_REQUEST_UNKNOWN);
+		return 0;
+	}
+	if (itab_type(regs->bx) != target->type_bufio_writer) {
+		count(here, COUNT_NOT_INJECTED_WRITER_UNKNOWN);
+		return 0;
+	}
+	/* pc.bw writes to a persistConnWriter, which is just the *persistConn. */
+	out = read_iface(regs->cx + target->bufio_wr);
+	if (itab_type(out.itab) == target->type_persist_conn_writer)
+		read_addresses(target, out.data + target->persist_conn_conn, &client->span);
+
+	client->span.header = HEADER_NONE; /* of an earlier attempt */
+	field = find_traceparent(target, regs->ax, client->scratch, &own);
+	if (field == FIELD_VALID) {
+		use_application_header(here, client, &own);
+	} else if (field == FIELD_INVALID) {
+		client->span.header = HEADER_APPLICATION;
+		count(here, COUNT_APPLICATION_HEADER_INVALID);
+	} else if (field == FIELD_UNSURE) {
+		count(here, COUNT_NOT_INJECTED_HEADERS_UNREADABLE);
+	} else if (!target->inject || !write_user) {
+		count(here, COUNT_NOT_INJECTED_OFF);
+	} else if (inject(here, regs->cx, client, serial)) {
+		client->span.header = HEADER_INJECTED;
+		count(here, COUNT_INJECTED);
+	}
+	return 0;
+}
+
+static int end_call(const struct here *here, struct request_state *client, uint64_t response, bool failed)
+{
+	client->span.error = failed ? ERROR_CALL_FAILED : ERROR_NONE;
+	if (!failed)
+		client->span.status =
+			(uint16_t)read_word(response + here->target->client_response_status);
+	submit(here, client);
+	forget_call(here, client);
+	return 0;
+}
+
+SEC("uprobe.s")
+int http1_client(struct pt_regs *regs)
+{
+	struct request_state *client;
+	struct here here;
+
+	if (!look_around(regs, &here))
+		return 0;
+	if (here.site == SITE_HTTP1_CLIENT_START)
+		return start_call(&here, regs);
+	if (here.site == SITE_HTTP1_CLIENT_WRITE)
+		return write_request(&here, regs);
+	if (here.site == SITE_HTTP2_CLIENT)
+		count(&here, COUNT_HTTP2_CLIENT_UNTRACED);
+	client = find_request(&here, &clients, here.goid);
+	if (!client)
+		return 0;
+	switch (here.site) {
+	case SITE_HTTP1_CLIENT_END: /* resp, err = pconn.roundTrip(treq); if err == nil: RAX, RBX */
+		return regs->bx ? 0 : end_call(&here, client, regs->ax, false);
+	case SITE_HTTP1_CLIENT_FAIL: /* (*Transport).roundTrip returns without a response */
+		return end_call(&here, client, 0, true);
+	case SITE_HTTP2_CLIENT: /* the connection turned out to speak HTTP/2 */
+		forget_call(&here, client);
+		return 0;
+	default:
+		return 0;
+	}
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The request that an outgoing call belongs to: first by the call's context.Context, hop by hop
+ * along the field that each context type keeps its parent in, then by the calling goroutine.
+ */
+#ifndef PYTRACEPROP_PARENT_BPF_H
+#define PYTRACEPROP_PARENT_BPF_H
+
+enum { MAX_HOPS = 128 };
+
+struct context_walk {
+	const struct target *target;
+	struct go_iface context;
+	uint64_t goid, serial;
+	bool unreadable;
+};
+
+static long next_context(uint32_t index, void *data)
+{
+	struct context_walk *walk = data;
+	struct address_key key = {.incarnation = walk->target->incarnation, .address = walk->context.data};
+	struct context_type_key type = {.incarnation = walk->target->incarnation};
+	struct request_ref *ref;
+	uint32_t *offset;
+
+	if (!walk->context.itab || !walk->context.data)
+		return 1;
+	ref = bpf_map_lookup_elem(&contexts, &key);
+	if (ref) {
+		walk->goid = ref->goid;
+		walk->serial = ref->serial;
+		return 1;
+	}
+	type.type = itab_type(walk->context.itab);
+	walk->unreadable = !type.type;
+	offset = bpf_map_lookup_elem(&context_types, &type);
+	if (!offset)
+		return 1;
+	walk->context = read_iface(walk->context.data + *offset);
+	return 0;
+}
+
+/*
+ * Copies the server request's ids, and what came in, unless it ends meanwhile. serial 0 takes
+ * whatever request the entry holds.
+ */
+static inline bool copy_parent(struct request_state *server, uint64_t serial, struct request_state *client)
+{
+	uint64_t seen = *(volatile uint64_t *)&server->serial;
+
+	if (!seen || (serial && seen != serial))
+		return false;
+	__builtin_memcpy(client->span.trace_id, server->span.trace_id, 16);
+	__builtin_memcpy(client->span.parent_span_id, server->span.span_id, 8);
+	client->span.trace_flags = server->span.trace_flags;
+	client->incoming = server->incoming;
+	client->has_incoming = server->has_incoming;
+	asm volatile("" ::: "memory");
+	return *(volatile uint64_t *)&server->serial == seen;
+}
+
+static __noinline int find_parent(const struct here *here, struct request_state *client, uint64_t request)
+{
+	struct context_walk walk;
+	struct request_state *server;
+
+	if (!here || !client)
+		return 0;
+	walk.target = here->target;
+	walk.goid = 0;
+	walk.serial = 0;
+	walk.unreadable = false;
+	walk.context = read_iface(request + here->target->request_ctx);
+	bpf_loop(MAX_HOPS, next_context, &walk, 0);
+	if (walk.unreadable)
+		count(here, COUNT_MEMORY_UNREADABLE);
+	if (walk.goid) {
+		server = find_request(here, &servers, walk.goid);
+		if (server && copy_parent(server, walk.serial, client)) {
+			count(here, COUNT_PARENT_BY_CONTEXT);
+			return 1;
+		}
+	}
+	server = find_request(here, &servers, here->goid);
+	if (server && copy_parent(server, 0, client)) {
+		count(here, COUNT_PARENT_BY_GOROUTINE);
+		return 1;
+	}
+	return 0;
+}
+
+#endif

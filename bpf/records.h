@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What the BPF programs, the core and Python tell one another. Read by clang for both sides and,
+ * word for word, by cffi: hence declarations only, no preprocessor (include it once).
+ */
+
+enum {
+	KEEP_METHOD = 16,  /* bytes kept of a method; the longest registered one has 16 */
+	KEEP_PATH = 192,   /* bytes kept of a request's path */
+	KEEP_HOST = 96,	  /* bytes kept of a Host header */
+	KEEP_ROUTE = 128,  /* bytes kept of a http.ServeMux pattern */
+	FIELD_ABSENT = 65535, /* an offset that this program's types do not have */
+};
+
+/* Which instruction a probe sits on. A link's cookie is incarnation << 32 | slot << 8 | site. */
+enum site {
+	SITE_HTTP1_SERVER_START = 1,
+	SITE_HTTP1_SERVER_END = 2,
+	SITE_HTTP1_SERVER_UNWIND = 3,
+	SITE_HTTP1_CLIENT_START = 4,
+	SITE_HTTP1_CLIENT_WRITE = 5,
+	SITE_HTTP1_CLIENT_END = 6,
+	SITE_HTTP1_CLIENT_FAIL = 7,
+	SITE_HTTP2_CLIENT = 8,
+};
+
+enum span_kind { SPAN_SERVER = 1, SPAN_CLIENT = 2 };
+
+/* What became of the outgoing header of a client span. */
+enum header_outcome {
+	HEADER_NONE = 0,
+	HEADER_INJECTED = 1,
+	HEADER_APPLICATION = 2,
+	HEADER_FORWARDED = 3,
+};
+
+/* How a request ended other than with a response. */
+enum span_error { ERROR_NONE = 0, ERROR_CALL_FAILED = 1, ERROR_PANIC = 2 };
+
+/* One per attached process; the names are those of Attachment.stats(). */
+enum counter {
+	COUNT_SERVER_SPANS,
+	COUNT_CLIENT_SPANS,
+	COUNT_INJECTED,
+	COUNT_APPLICATION_HEADER,
+	COUNT_FORWARDED_HEADER,
+	COUNT_APPLICATION_HEADER_INVALID,
+	COUNT_INCOMING_INVALID,
+	COUNT_INCOMING_UNREADABLE,
+	COUNT_PARENT_BY_CONTEXT,
+	COUNT_PARENT_BY_GOROUTINE,
+	COUNT_NEW_TRACE,
+	COUNT_NOT_INJECTED_OFF,
+	COUNT_NOT_INJECTED_NO_ROOM,
+	COUNT_NOT_INJECTED_HEADERS_UNREADABLE,
+	COUNT_NOT_INJECTED_WRITER_UNKNOWN,
+	COUNT_NOT_INJECTED_WRITE_REFUSED,
+	COUNT_NOT_INJECTED_REQUEST_UNKNOWN,
+	COUNT_NOT_INJECTED_AMBIGUOUS,
+	COUNT_HTTP2_CLIENT_UNTRACED,
+	COUNT_HTTP2_SERVER_UNTRACED,
+	COUNT_CALL_RETRIED,
+	COUNT_ABANDONED,
+	COUNT_MAP_FULL,
+	COUNT_RECORD_DROPPED,
+	COUNT_MEMORY_UNREADABLE,
+	COUNT_STALE_SITE,
+	COUNTERS,
+};
+
+struct counters {
+	uint64_t count[COUNTERS];
+};
+
+/* One traced process: where its Go types keep what we read. Offsets are bytes. */
+struct target {
+	uint32_t incarnation; /* never reused; part of every key */
+	uint32_t inject;      /* whether this process's memory may be written */
+	/* Addresses of runtime type descriptors, as found in an itab's second word. */
+	uint64_t type_response;	    /* *net/http.response */
+	uint64_t type_bufio_writer; /* *bufio.Writer */
+	uint64_t type_persist_conn_writer; /* net/http.persistConnWriter */
+	uint64_t type_tls_conn;	    /* *crypto/tls.Conn */
+	uint64_t type_tcp_conn;	    /* *net.TCPConn */
+	uint16_t g_goid;
+	uint16_t request_method, request_url, request_header, request_host, request_ctx, request_pattern;
+	uint16_t url_path, url_host;
+	uint16_t response_conn, response_status;
+	uint16_t conn_rwc, conn_hijacked;
+	uint16_t tls_conn_conn;
+	uint16_t tcp_conn_fd;
+	uint16_t netfd_family, netfd_laddr, netfd_raddr;
+	uint16_t tcp_addr_ip, tcp_addr_port;
+	uint16_t transport_request_request, transport_request_ctx;
+	uint16_t persist_conn_conn;
+	uint16_t client_response_status, client_response_proto_major;
+	uint16_t bufio_err, bufio_buf, bufio_n, bufio_wr;
+	uint16_t write_receiver; /* rsp + this holds the *Request at the write site */
+	/* A map from string to []string, Swiss layout (Go 1.24 and later). */
+	uint16_t map_used, map_dir_ptr, map_dir_len, map_writing;
+	uint16_t table_groups_data, table_groups_mask;
+	uint16_t group_size, group_ctrl, group_keys, group_key_stride, group_elems, group_elem_stride;
+};
+
+struct span_record {
+	uint8_t trace_id[16];
+	uint8_t span_id[8];
+	uint8_t parent_span_id[8]; /* all zero: a root */
+	uint64_t start_ns, end_ns; /* CLOCK_MONOTONIC */
+	uint64_t goid;
+	uint32_t incarnation;
+	uint16_t status;
+	uint16_t method_len, path_len, host_len, route_len; /* of what was kept */
+	uint8_t kind, header, error, trace_flags;
+	uint8_t parent_remote; /* the parent came in a header */
+	uint8_t truncated;     /* a string was longer than what is kept */
+	uint8_t peer_ip_len, local_ip_len;
+	uint16_t peer_port, local_port;
+	uint8_t peer_ip[16], local_ip[16];
+	char method[KEEP_METHOD];
+	char path[KEEP_PATH];
+	char host[KEEP_HOST];
+	char route[KEEP_ROUTE];
+};
+
+/* Keys of the maps that Python fills. */
+struct context_type_key {
+	uint32_t incarnation, unused;
+	uint64_t type;
+};

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One traced process: its entry in the maps, its links, its counters. */
+#include "core_private.h"
+
+#include <linux/bpf.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* The part of union bpf_attr that links uprobes (Linux 6.6); the build's headers may be older. */
+struct uprobe_multi_attr {
+	uint32_t prog_fd, target_fd, attach_type, flags;
+	uint64_t path, offsets, ref_ctr_offsets, cookies;
+	uint32_t count, multi_flags, pid;
+};
+
+int core_set_target(struct core *core, uint32_t slot, const struct target *target, struct core_error *error)
+{
+	struct counters *zero;
+	int cpus = libbpf_num_possible_cpus(), failed;
+
+	if (cpus < 0)
+		return core_fail(error, cpus, "counting processors: %s", strerror(-cpus));
+	zero = calloc((size_t)cpus, sizeof(*zero));
+	if (!zero)
+		return core_fail(error, ENOMEM, "no memory for counters");
+	failed = bpf_map_update_elem(core_find_map(core, "targets"), &slot, target, BPF_ANY);
+	if (!failed && target->incarnation)
+		failed = bpf_map_update_elem(core_find_map(core, "counts"), &slot, zero, BPF_ANY);
+	free(zero);
+	return failed ? core_fail(error, failed, "describing the process to the BPF programs: %s",
+				  strerror(-failed))
+		      : 0;
+}
+
+int core_add_context_type(struct core *core, uint32_t incarnation, uint64_t type, uint32_t offset,
+			  struct core_error *error)
+{
+	struct context_type_key key = {.incarnation = incarnation, .type = type};
+	int failed = bpf_map_update_elem(core_find_map(core, "context_types"), &key, &offset, BPF_ANY);
+
+	return failed ? core_fail(error, failed, "describing a context type: %s", strerror(-failed)) : 0;
+}
+
+/* Every key begins with the incarnation, and none is longer than this. */
+struct any_key {
+	uint32_t incarnation, rest[3];
+};
+
+static int forget_in(struct core *core, const char *map, uint32_t incarnation)
+{
+	struct any_key key, next;
+	int fd = core_find_map(core, map), deleted = 0;
+	bool more = !bpf_map_get_next_key(fd, NULL, &next);
+
+	while (more) {
+		key = next;
+		more = !bpf_map_get_next_key(fd, &key, &next);
+		if (key.incarnation == incarnation && !bpf_map_delete_elem(fd, &key))
+			deleted++;
+	}
+	return deleted;
+}
+
+int core_forget(struct core *core, uint32_t incarnation)
+{
+	forget_in(core, "context_types", incarnation);
+	forget_in(core, "contexts", incarnation);
+	forget_in(core, "writes", incarnation);
+	return forget_in(core, "servers", incarnation) + forget_in(core, "clients", incarnation);
+}
+
+int core_attach(struct core *core, const char *program, const char *path, uint32_t pid,
+		const uint64_t *offsets, const uint64_t *cookies, uint32_t sites, struct core_error *error)
+{
+	struct bpf_program *found = core_find_program(core, program);
+	struct uprobe_multi_attr attr = {
+		.attach_type = ATTACH_TYPE_UPROBE_MULTI,
+		.path = (uintptr_t)path,
+		.offsets = (uintptr_t)offsets,
+		.cookies = (uintptr_t)cookies,
+		.count = sites,
+		.pid = pid,
+	};
+	int fd;
+
+	if (!found)
+		return core_fail(error, ENOENT, "there is no BPF program %s", program);
+	attr.prog_fd = (uint32_t)bpf_program__fd(found);
+	fd = (int)syscall(SYS_bpf, BPF_LINK_CREATE, &attr, sizeof(attr));
+	return fd < 0 ? core_fail(error, errno, "attaching %s to %u sites: %s", program, sites,
+				  strerror(errno))
+		      : fd;
+}
+
+int core_read_counters(struct core *core, uint32_t slot, struct counters *sum)
+{
+	int cpus = libbpf_num_possible_cpus(), failed;
+	struct counters *each;
+
+	if (cpus < 0)
+		return cpus;
+	each = calloc((size_t)cpus, sizeof(*each));
+	if (!each)
+		return -ENOMEM;
+	failed = bpf_map_lookup_elem(core_find_map(core, "counts"), &slot, each);
+	memset(sum, 0, sizeof(*sum));
+	for (int cpu = 0; !failed && cpu < cpus; cpu++)
+		for (int i = 0; i < COUNTERS; i++)
+			sum->count[i] += each[cpu].count[i];
+	free(each);
+	return failed;
+}
+
+int core_read_program_stats(struct core *core, const char *program, struct program_stats *stats)
+{
+	struct bpf_program *found = core_find_program(core, program);
+	struct bpf_prog_info info = {};
+	uint32_t size = sizeof(info);
+	int failed = found ? bpf_obj_get_info_by_fd(bpf_program__fd(found), &info, &size) : -ENOENT;
+
+	stats->runs = info.run_cnt;
+	stats->nanoseconds = info.run_time_ns;
+	return failed;
+}

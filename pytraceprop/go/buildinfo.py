@@ -1,0 +1,67 @@
+"""What the linker wrote into .go.buildinfo: the Go release and the modules (debug/buildinfo)."""
+
+from __future__ import annotations
+
+import attrs
+
+from pytraceprop.errors import MalformedExecutable, UnsupportedExecutable
+from pytraceprop.go.image import Image
+
+_MAGIC = b"\xff Go buildinf:"
+_INLINE = 2  # flag: strings follow the header (Go 1.18)
+_SENTINEL = 16  # bytes around the module text
+
+
+@attrs.frozen
+class BuildInfo:
+    """The build of an executable. `modules` maps each module path to its version."""
+
+    go: str
+    main_module: str
+    modules: dict[str, str]
+    settings: dict[str, str]
+
+
+def read_build_info(image: Image) -> BuildInfo:
+    """Reads the section. Raises NotGo, UnsupportedExecutable (before Go 1.18), MalformedExecutable."""
+    section = image.section(".go.buildinfo")
+    blob = image.data[section.offset : section.offset + section.size]
+    if not blob.startswith(_MAGIC) or len(blob) < 32:
+        raise MalformedExecutable(image.path, ".go.buildinfo does not begin with its magic")
+    if not blob[15] & _INLINE:
+        raise UnsupportedExecutable(image.path, "it was built by a Go release before 1.18")
+    version, rest = _string(image, blob, 32)
+    text, _ = _string(image, blob, rest)
+    go = version.decode("utf-8", "replace").removeprefix("go")
+    lines = text[_SENTINEL:-_SENTINEL].decode("utf-8", "replace").split("\n")
+    main, modules, settings = "", {}, {}
+    for line in lines:
+        fields = line.split("\t")
+        if fields[0] == "path" and len(fields) > 1 and not main:
+            main = fields[1]
+        elif fields[0] == "mod" and len(fields) > 2:
+            main = fields[1]
+            modules[fields[1]] = fields[2]
+        elif fields[0] in ("dep", "=>") and len(fields) > 2:
+            modules[fields[1]] = fields[2]
+        elif fields[0] == "build" and len(fields) > 1:
+            key, _, value = fields[1].partition("=")
+            settings[key] = value
+    return BuildInfo(go, main, modules, settings)
+
+
+def _string(image: Image, blob: bytes, at: int) -> tuple[bytes, int]:
+    """A length in varint form and as many bytes; also where the next one begins."""
+    length = shift = 0
+    while True:
+        if at >= len(blob) or shift > 35:
+            raise MalformedExecutable(image.path, ".go.buildinfo ends within a string")
+        byte = blob[at]
+        at += 1
+        length |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            break
+    if at + length > len(blob):
+        raise MalformedExecutable(image.path, ".go.buildinfo ends within a string")
+    return blob[at : at + length], at + length

@@ -1,0 +1,184 @@
+"""Where to put probes: instructions found by disassembling a function.
+
+The kernel emulates `push`, `call`, `jmp`, conditional jumps and `nop` under a uprobe; anything else is
+single-stepped, at some thirty times the cost (docs/benchmarks.md). So sites are such instructions
+wherever one does the job. Return probes are never used: they corrupt Go stacks when those move.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import attrs
+import capstone
+
+from pytraceprop.errors import UnsupportedExecutable
+from pytraceprop.go.functions import Function
+from pytraceprop.go.image import Image
+
+_PROLOGUE = frozenset({"lea", "cmp", "jbe", "mov", "sub", "nop"})
+_PROLOGUE_LENGTH = 8
+_REGISTER_SLOT = re.compile(r"qword ptr \[rsp \+ (0x[0-9a-f]+|\d+)\]")
+_LOAD = re.compile(r"(\w+), qword ptr \[(\w+)(?: \+ (0x[0-9a-f]+|\d+))?\]")
+
+
+class SiteMissing(UnsupportedExecutable):
+    """A function has no instruction of the kind that a probe needs."""
+
+
+@attrs.frozen
+class Instruction:
+    """One instruction; `target` is where a direct call or jump goes, else None."""
+
+    address: int
+    size: int
+    mnemonic: str
+    operands: str
+
+    @property
+    def end(self) -> int:
+        """The address behind it."""
+        return self.address + self.size
+
+    @property
+    def target(self) -> int | None:
+        """Where a direct call or jump goes."""
+        if self.mnemonic == "call" or self.mnemonic.startswith("j"):
+            try:
+                return int(self.operands, 16)
+            except ValueError:
+                return None
+        return None
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether it is a conditional jump."""
+        return self.mnemonic.startswith("j") and self.mnemonic != "jmp"
+
+
+class Code:
+    """A disassembled function."""
+
+    def __init__(self, image: Image, function: Function) -> None:
+        """Disassembles it whole. Raises SiteMissing where an instruction cannot be decoded."""
+        self.function = function
+        self._path = image.path
+        decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+        code = image.read(function.start, function.end - function.start)
+        self.instructions = [Instruction(*row) for row in decoder.disasm_lite(code, function.start)]
+        self._at = {one.address: i for i, one in enumerate(self.instructions)}
+        if not self.instructions or self.instructions[-1].end != function.end:
+            raise self.missing("cannot be disassembled to its end")
+
+    def missing(self, what: str) -> SiteMissing:
+        """The error that says what this function lacks."""
+        return SiteMissing(self._path, f"{self.function.name} {what}")
+
+    def entry(self) -> int:
+        """The `push rbp` after the stack check: once per real call, argument registers still live."""
+        for one in self.instructions[:_PROLOGUE_LENGTH]:
+            if one.mnemonic == "push" and one.operands == "rbp":
+                return one.address
+            if one.mnemonic not in _PROLOGUE:
+                break
+        raise self.missing("does not begin as Go functions do")
+
+    def calls(self, callee: Function) -> list[int]:
+        """Addresses of the direct calls to a function, in order of address."""
+        return [
+            one.address
+            for one in self.instructions
+            if one.mnemonic == "call" and one.target == callee.start
+        ]
+
+    def only_call(self, callee: Function) -> int:
+        """The one direct call to a function. Raises SiteMissing for none or several."""
+        calls = self.calls(callee)
+        if len(calls) != 1:
+            raise self.missing(f"calls {callee.name} {len(calls)} times where once was expected")
+        return calls[0]
+
+    def test_after(self, call: int, register: str) -> tuple[int, int]:
+        """The conditional jump that tests a result of the call for zero.
+
+        Gives its address and where it goes when the register is zero. Between call and test only
+        instructions may stand that leave the register alone.
+        """
+        index = self._at[call] + 1
+        for _ in range(16):
+            one = self.instructions[index]
+            if one.mnemonic == "jmp" and one.target in self._at:
+                index = self._at[one.target]
+                continue
+            if one.mnemonic == "test" and one.operands == f"{register}, {register}":
+                jump = self.instructions[index + 1]
+                if jump.mnemonic == "je" and jump.target is not None:
+                    return jump.address, jump.target
+                if jump.mnemonic == "jne":
+                    return jump.address, jump.end
+                break
+            stores = one.mnemonic == "mov" and one.operands.startswith(("qword ptr [rsp", "byte ptr [rsp"))
+            if not (stores or one.mnemonic == "nop" or one.operands == "ax, ax"):
+                break
+            index += 1
+        raise self.missing(f"does not test {register} after the call at {call:#x}")
+
+    def returns_from(self, start: int, *, without: int | None = None) -> set[int]:
+        """Addresses of the RETs that can be reached from an address.
+
+        `without` cuts the way: instructions at that address are not entered.
+        """
+        seen: set[int] = set()
+        todo = [start]
+        while todo:
+            address = todo.pop()
+            if address in seen or address == without or address not in self._at:
+                continue
+            seen.add(address)
+            todo.extend(self._successors(self.instructions[self._at[address]]))
+        return {a for a in seen if self.instructions[self._at[a]].mnemonic == "ret"}
+
+    def _successors(self, one: Instruction) -> Iterator[int]:
+        if one.target is not None and one.mnemonic != "call":
+            yield one.target
+        if one.mnemonic not in ("jmp", "ret", "ud2", "int3"):
+            yield one.end
+
+    def receiver_slot(self, call: int, argument: str, field_offset: int) -> int:
+        """Where on the stack the receiver is kept whose field is passed to a call.
+
+        Looks back from the call for `mov argument, [R + field_offset]` and, before it, for
+        `mov R, [rsp + slot]`; then makes sure that the function stores to the slot once, from RAX, on
+        entry. The answer is `slot`, in bytes from RSP at the call.
+        """
+        index = self._at[call]
+        slot = None
+        wanted, expected = argument, field_offset
+        for one in reversed(self.instructions[max(0, index - 16) : index]):
+            if one.mnemonic == "call" or one.mnemonic.startswith("j"):
+                break
+            match = _LOAD.fullmatch(one.operands) if one.mnemonic == "mov" else None
+            if not match or match[1] != wanted:
+                if one.operands.startswith(f"{wanted},"):
+                    break
+                continue
+            offset = int(match[3], 0) if match[3] else 0
+            if match[2] == "rsp":
+                slot = offset if wanted != argument else None
+                break
+            if offset != expected:
+                break
+            wanted = match[2]
+        if slot is None:
+            raise self.missing(f"does not load the receiver of the call at {call:#x} from the stack")
+        stores = [
+            one.operands.rpartition(", ")[2]
+            for one in self.instructions
+            if one.mnemonic == "mov"
+            and (match := _REGISTER_SLOT.match(one.operands))
+            and int(match[1], 0) == slot
+        ]
+        if stores[:1] != ["rax"] or any(source != "rax" for source in stores):
+            raise self.missing("keeps something else where its receiver was expected")
+        return slot

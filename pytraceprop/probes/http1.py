@@ -1,0 +1,171 @@
+"""HTTP/1.1, plain and over TLS, in net/http: which functions, which fields.
+
+The BPF side is bpf/http1_server.bpf.c and bpf/http1_client.bpf.c; the functions' signatures stand
+there. Sites were chosen by disassembling Go 1.21 to 1.27 (docs/architecture.md).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import attrs
+
+from pytraceprop.go import Executable
+from pytraceprop.go.maps import read_map_layout
+from pytraceprop.go.types import TypeMissing
+from pytraceprop.probes.plan import ProtocolPlan, Side, Site, side
+
+_SERVE = "net/http.(*conn).serve"
+_SERVE_DEFER = "net/http.(*conn).serve.func1"
+_HANDLER = "net/http.serverHandler.ServeHTTP"
+_HIJACKED = "net/http.(*conn).hijacked"
+_ROUND_TRIP = "net/http.(*Transport).roundTrip"
+_GET_CONN = "net/http.(*Transport).getConn"
+_PERSIST_ROUND_TRIP = "net/http.(*persistConn).roundTrip"
+_WRITE = "net/http.(*Request).write"
+_WRITE_SUBSET = "net/http.Header.writeSubset"
+
+#: Where HTTP/2 clients pass by, so that what is not traced yet is at least counted: the bundle in
+#: net/http up to Go 1.26, its own package from Go 1.27, golang.org/x/net.
+_HTTP2_ROUND_TRIPS = (
+    "net/http.(*http2ClientConn).RoundTrip",
+    "net/http/internal/http2.(*ClientConn).RoundTrip",
+    "golang.org/x/net/http2.(*ClientConn).RoundTrip",
+)
+
+#: struct target's field, the Go type, the field's name in it.
+_FIELDS = (
+    ("g_goid", "runtime.g", "goid"),
+    ("request_method", "net/http.Request", "Method"),
+    ("request_url", "net/http.Request", "URL"),
+    ("request_header", "net/http.Request", "Header"),
+    ("request_host", "net/http.Request", "Host"),
+    ("request_ctx", "net/http.Request", "ctx"),
+    ("url_path", "net/url.URL", "Path"),
+    ("url_host", "net/url.URL", "Host"),
+    ("tcp_conn_fd", "net.TCPConn", "conn"),
+    ("netfd_family", "net.netFD", "family"),
+    ("netfd_laddr", "net.netFD", "laddr"),
+    ("netfd_raddr", "net.netFD", "raddr"),
+    ("tcp_addr_ip", "net.TCPAddr", "IP"),
+    ("tcp_addr_port", "net.TCPAddr", "Port"),
+)
+_SERVER_FIELDS = (
+    ("response_conn", "net/http.response", "conn"),
+    ("response_status", "net/http.response", "status"),
+    ("conn_rwc", "net/http.conn", "rwc"),
+    ("conn_hijacked", "net/http.conn", "hijackedv"),
+)
+_CLIENT_FIELDS = (
+    ("transport_request_request", "net/http.transportRequest", "Request"),
+    ("transport_request_ctx", "net/http.transportRequest", "ctx"),
+    ("persist_conn_conn", "net/http.persistConn", "conn"),
+    ("client_response_status", "net/http.Response", "StatusCode"),
+    ("bufio_err", "bufio.Writer", "err"),
+    ("bufio_buf", "bufio.Writer", "buf"),
+    ("bufio_n", "bufio.Writer", "n"),
+    ("bufio_wr", "bufio.Writer", "wr"),
+)
+_ABSENT = 65535  # FIELD_ABSENT in bpf/records.h
+
+
+class SiteKind(IntEnum):
+    """enum site in bpf/records.h."""
+
+    SERVER_START = 1
+    SERVER_END = 2
+    SERVER_UNWIND = 3
+    CLIENT_START = 4
+    CLIENT_WRITE = 5
+    CLIENT_END = 6
+    CLIENT_FAIL = 7
+    HTTP2_CLIENT = 8
+
+
+def read(executable: Executable) -> tuple[dict[str, int], ProtocolPlan, dict[int, int]]:
+    """The fields of struct target, the sites of both sides, the context types.
+
+    Raises UnsupportedExecutable where what both sides need is missing: a program without net/http.
+    """
+    executable.load_functions(
+        [_SERVE, _SERVE_DEFER, _HANDLER, _HIJACKED, _ROUND_TRIP, _GET_CONN, _PERSIST_ROUND_TRIP, _WRITE]
+        + [_WRITE_SUBSET, *_HTTP2_ROUND_TRIPS]
+    )
+    types = executable.types
+    fields = {name: types.field(struct, field).offset for name, struct, field in _FIELDS}
+    fields |= attrs.asdict(
+        read_map_layout(executable.image, types, types.field("net/http.Request", "Header").type)
+    )
+    fields["type_tcp_conn"] = types.pointer_to("net.TCPConn")
+    try:
+        fields["type_tls_conn"] = types.pointer_to("crypto/tls.Conn")
+        fields["tls_conn_conn"] = types.field("crypto/tls.Conn", "conn").offset
+    except TypeMissing:  # linked without crypto/tls
+        fields["type_tls_conn"] = 0
+    try:
+        fields["request_pattern"] = types.field("net/http.Request", "Pattern").offset
+    except TypeMissing:  # before Go 1.23
+        fields["request_pattern"] = _ABSENT
+    context_types = types.wrappers(types.field("net/http.Request", "ctx").type, by_field_in="context")
+    server = _with_fields(executable, fields, _SERVER_FIELDS, _read_server)
+    client = _with_fields(executable, fields, _CLIENT_FIELDS, _read_client)
+    return fields, ProtocolPlan(client=client, server=server), context_types
+
+
+def _with_fields(executable, fields, wanted, read_sites) -> Side:  # type: ignore[no-untyped-def]
+    def read_side() -> list[Site]:
+        for name, struct, field in wanted:
+            fields[name] = executable.types.field(struct, field).offset
+        sites: list[Site] = read_sites(executable, fields)
+        return sites
+
+    return side(read_side)
+
+
+def _site(executable: Executable, program: str, kind: SiteKind, address: int) -> Site:
+    return Site(program, int(kind), executable.image.file_offset(address))
+
+
+def _read_server(executable: Executable, fields: dict[str, int]) -> list[Site]:
+    fields["type_response"] = executable.types.pointer_to("net/http.response")
+    serve = executable.code(_SERVE)
+    handler_call = serve.only_call(executable.function(_HANDLER))
+    after = [call for call in serve.calls(executable.function(_HIJACKED)) if call > handler_call]
+    if not after:
+        raise serve.missing("does not ask for hijacked() after the handler")
+    return [
+        _site(executable, "http1_server", kind, address)
+        for kind, address in (
+            (SiteKind.SERVER_START, executable.code(_HANDLER).entry()),
+            (SiteKind.SERVER_END, after[0]),
+            (SiteKind.SERVER_UNWIND, executable.code(_SERVE_DEFER).entry()),
+        )
+    ]
+
+
+def _read_client(executable: Executable, fields: dict[str, int]) -> list[Site]:
+    types = executable.types
+    fields["type_bufio_writer"] = types.pointer_to("bufio.Writer")
+    fields["type_persist_conn_writer"] = types.find("net/http.persistConnWriter")
+    round_trip = executable.code(_ROUND_TRIP)
+    start = round_trip.only_call(executable.function(_GET_CONN))
+    inner = round_trip.only_call(executable.function(_PERSIST_ROUND_TRIP))
+    end, success = round_trip.test_after(inner, "rbx")
+    write = executable.code(_WRITE)
+    header_call = write.calls(executable.function(_WRITE_SUBSET))
+    if not header_call:
+        raise write.missing("does not call Header.writeSubset")
+    fields["write_receiver"] = write.receiver_slot(header_call[0], "rax", fields["request_header"])
+    found = [
+        (SiteKind.CLIENT_START, start),
+        (SiteKind.CLIENT_WRITE, header_call[0]),
+        (SiteKind.CLIENT_END, end),
+    ]
+    # Rare, so single-stepping these does not matter.
+    found += [(SiteKind.CLIENT_FAIL, ret) for ret in sorted(round_trip.returns_from(start, without=success))]
+    found += [
+        (SiteKind.HTTP2_CLIENT, executable.code(name).entry())
+        for name in _HTTP2_ROUND_TRIPS
+        if executable.has_function(name)
+    ]
+    return [_site(executable, "http1_client", kind, address) for kind, address in found]

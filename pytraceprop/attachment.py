@@ -1,0 +1,156 @@
+"""Attachment: one traced process, its probes, its propagation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import attrs
+
+from pytraceprop.errors import ProcessGone, UnsupportedExecutable
+from pytraceprop.probes import Plan, ProtocolPlan, Site
+from pytraceprop.process import Process
+from pytraceprop.propagation import Propagation
+
+if TYPE_CHECKING:
+    from pytraceprop.tracer import Tracer
+
+
+@attrs.frozen
+class Protocol:
+    """What is traced of one protocol in one process: each side, and where not, why."""
+
+    client: bool
+    server: bool
+    reason: str
+
+
+_HTTP2 = Protocol(
+    False, False, "HTTP/2 is not traced yet: see http2_client_untraced and http2_server_untraced in stats()"
+)
+
+
+def _protocol(plan: ProtocolPlan) -> Protocol:
+    reasons = [
+        f"{name}: {side.reason}"
+        for name, side in (("client", plan.client), ("server", plan.server))
+        if side.reason
+    ]
+    return Protocol(plan.client.possible, plan.server.possible, "; ".join(reasons))
+
+
+class Attachment:
+    """One traced process. Made by `Tracer.attach`; a context manager that detaches.
+
+    `pid` and `start_time` (clock ticks since boot) say which process, `executable` is its path, `go`
+    the release that built it, `module` its main module. `protocols` and `propagation` map each
+    protocol ("http/1.1", "http/2") to what is at work and why not more.
+    """
+
+    def __init__(self, tracer: Tracer, process: Process, plan: Plan, incarnation: int, slot: int) -> None:
+        """Not for users: see Tracer.attach."""
+        self._tracer = tracer
+        self._process = process
+        self._plan = plan
+        self._slot = slot
+        self._links: list[int] = []
+        self._final: dict[str, int] | None = None
+        self.incarnation = incarnation
+        self.pid = process.pid
+        self.start_time = process.start_time
+        self.executable = process.executable
+        self.go = plan.go
+        self.module = plan.module
+        self._state = "attached"
+        self.protocols: Mapping[str, Protocol] = MappingProxyType(
+            {name: _protocol(part) for name, part in plan.protocols.items()} | {"http/2": _HTTP2}
+        )
+        self.propagation: Mapping[str, Propagation] = MappingProxyType(
+            {name: self._propagation(part) for name, part in plan.protocols.items()}
+            | {"http/2": Propagation(None, _HTTP2.reason)}
+        )
+
+    def _propagation(self, plan: ProtocolPlan) -> Propagation:
+        if not plan.client.possible:
+            return Propagation(None, f"outgoing requests cannot be traced: {plan.client.reason}")
+        return self._tracer.propagation
+
+    @property
+    def state(self) -> str:
+        """ "attached", "detached", or "exited" when the process has ended."""
+        return self._state
+
+    def attach(self) -> None:
+        """Not for users: describes the process to the programs and links them."""
+        if not self._plan.sites:
+            reasons = "; ".join(f"{name}: {p.reason}" for name, p in self.protocols.items())
+            raise UnsupportedExecutable(self.executable, f"nothing in it can be traced ({reasons})")
+        core = self._tracer.core
+        inject = any(p.method == "user-memory" for p in self.propagation.values())
+        core.set_target(
+            self._slot, {"incarnation": self.incarnation, "inject": int(inject), **self._plan.fields}
+        )
+        try:
+            core.add_context_types(self.incarnation, self._plan.context_types)
+            programs: dict[str, list[Site]] = {}
+            for site in self._plan.sites:
+                programs.setdefault(site.program, []).append(site)
+            for program, sites in programs.items():
+                cookies = [(s.offset, self.incarnation << 32 | self._slot << 8 | s.kind) for s in sites]
+                self._links.append(core.attach(program, self._process.exe_link, self.pid, cookies))
+            if self._process.exited:
+                raise ProcessGone(self.pid)
+        except BaseException:
+            self.release("detached")
+            raise
+
+    def stats(self) -> dict[str, int]:
+        """Counters of this process, by name; they stay readable after detaching.
+
+        docs/counters.md says what each of them counts.
+        """
+        if self._final is not None:
+            return dict(self._final)
+        return self._tracer.core.counters(self._slot)
+
+    def check_exit(self) -> bool:
+        """Not for users: whether the process has ended by itself; then the attachment ends too."""
+        if self._state == "attached" and self._process.exited:
+            self._tracer.end(self, "exited")
+        return self._state == "exited"
+
+    def detach(self) -> None:
+        """Removes the probes; the process goes on untouched. Idempotent, safe from any thread.
+
+        Requests that are under way are not reported. Takes some 50 ms for each side (the kernel waits
+        until no processor is in a probe any more).
+        """
+        self._tracer.end(self, "detached")
+
+    def release(self, state: str) -> None:
+        """Not for users: takes everything back from the kernel."""
+        if self._state != "attached":
+            return
+        self._state = state
+        self.close_links()
+        core = self._tracer.core
+        self._final = core.counters(self._slot)
+        self._final["abandoned"] += core.forget(self.incarnation)
+        core.set_target(self._slot, {})
+        self._process.close()
+
+    def close_links(self) -> None:
+        """Not for users: closes the links' descriptors (all that a forked child needs to do)."""
+        while self._links:
+            os.close(self._links.pop())
+
+    def __enter__(self) -> Attachment:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.detach()
+
+    def __repr__(self) -> str:
+        return f"<Attachment pid={self.pid} {self.executable} go{self.go} {self._state}>"

@@ -1,0 +1,86 @@
+"""Who a traced process is: pid and start time, held by a pidfd so that a reused pid is no mistake."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Iterator
+from pathlib import Path
+
+from pytraceprop.errors import PrivilegeError, ProcessGone
+
+_START_TIME_FIELD = 22  # of /proc/PID/stat (proc(5)), in clock ticks since boot
+
+
+class Process:
+    """A running process. `start_time` is in clock ticks since boot, `executable` its path.
+
+    The path is the one in the process's own mount namespace, and may have been replaced or deleted:
+    read the executable through `exe_link`.
+    """
+
+    def __init__(self, pid: int) -> None:
+        """Takes hold of the process. Raises ProcessGone or PrivilegeError."""
+        self.pid = pid
+        try:
+            self._pidfd = os.pidfd_open(pid)
+        except (ProcessLookupError, OverflowError, ValueError) as error:
+            raise ProcessGone(pid) from error
+        except OSError as error:  # EINVAL: a thread's id, or no id at all
+            raise ProcessGone(pid) from error
+        try:
+            self.start_time = _start_time(pid)
+            self.executable = os.readlink(self.exe_link)
+            if self.exited:  # what was read may be another's
+                raise ProcessGone(pid)
+        except FileNotFoundError as error:
+            self.close()
+            raise ProcessGone(pid) from error
+        except PermissionError as error:
+            self.close()
+            raise PrivilegeError(
+                f"reading the executable of process {pid}", "CAP_SYS_PTRACE, or the same user"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def exe_link(self) -> str:
+        """The link in /proc that opens this process's executable, whatever its path."""
+        return f"/proc/{self.pid}/exe"
+
+    @property
+    def exited(self) -> bool:
+        """Whether the process has ended."""
+        if self._pidfd < 0:
+            return True
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def close(self) -> None:
+        """Lets go of the process. Idempotent."""
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+
+def _start_time(pid: int) -> int:
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    # The command's name is in parentheses, and may hold spaces and parentheses itself.
+    return int(stat[stat.rindex(")") + 2 :].split()[_START_TIME_FIELD - 3])
+
+
+def processes_of(executable: str | os.PathLike[str]) -> Iterator[int]:
+    """The ids of the processes that run a file, told by device and inode. Raises FileNotFoundError."""
+    wanted = Path(executable).stat()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            running = (entry / "exe").stat()
+        except OSError:  # a kernel thread, another user's, or gone
+            continue
+        if (running.st_dev, running.st_ino) == (wanted.st_dev, wanted.st_ino):
+            yield int(entry.name)

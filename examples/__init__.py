@@ -1,0 +1,1 @@
+"""Example programs; start one with `python -m examples.<name>`."""

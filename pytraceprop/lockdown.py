@@ -99,7 +99,9 @@ def _decide(
     locked = mode in (LockdownMode.INTEGRITY, LockdownMode.CONFIDENTIALITY)
     answer = probe()
     if answer is None:
-        state = f"the kernel's lockdown mode is {mode}" if mode != LockdownMode.UNKNOWN else "nothing is known"
+        state = (
+            f"the kernel's lockdown mode is {mode}" if mode != LockdownMode.UNKNOWN else "nothing is known"
+        )
         return None, f"Could not tell whether user memory can be written: libbpf 1.0 is missing ({state})."
     if locked:
         # Decides alone: before 5.14 the verifier accepts the helper all the same.
@@ -158,10 +160,10 @@ class LockdownStatus:
 
     def explain(self) -> str:
         """What this means and what a person can do about it, as text of several paragraphs."""
-        return "\n".join([self.reason, "", *_ADVICE])
+        return f"{self.reason}\n{_ADVICE}"
 
 
-_ADVICE = """\
+_ADVICE = """
 Spans are traced either way: reading a process is not restricted. Adding the traceparent header to
 outgoing requests by writing into the process needs bpf_probe_write_user, which takes CAP_SYS_ADMIN
 and a kernel that is not locked down.
@@ -178,6 +180,5 @@ In a container, let it be seen from the host:
 Lockdown came with Linux 5.4. It covers bpf_probe_write_user since Linux 5.14 (commit 51e1bb9eeaf7,
 "bpf: Add lockdown check for probe_write_user helper"), and in the stable kernels that took it over.
 Most distributions turn integrity mode on when the machine boots with Secure Boot. It can be left only
-by booting without: Secure Boot off in the firmware, and no lockdown= on the kernel's command line.""".split(
-    "\n"
-)
+by booting without: Secure Boot off in the firmware, and no lockdown= on the kernel's command line.
+"""

@@ -30,7 +30,7 @@ class Process:
             raise ProcessGone(pid) from error
         try:
             self.start_time = _start_time(pid)
-            self.executable = os.readlink(self.exe_link)
+            self.executable = str(Path(self.exe_link).readlink())
             if self.exited:  # what was read may be another's
                 raise ProcessGone(pid)
         except FileNotFoundError as error:

@@ -123,7 +123,7 @@ class Image:
         """
         for segment in self.segments:
             delta = address - segment.address
-            if 0 <= delta and delta + size <= segment.size:
+            if delta >= 0 and delta + size <= segment.size:
                 offset = delta + segment.offset
                 if offset + size <= self.file_size:
                     return offset

@@ -78,7 +78,7 @@ def _interpret(image: Image, words: tuple[int, ...]) -> ModuleData | None:
 def _are_typelinks(image: Image, types: int, end: int, start: int, length: int, capacity: int) -> bool:
     if not 0 < length == capacity < 1 << 24:
         return False
-    if not any(0 <= start - s.address and start - s.address + 4 * length <= s.size for s in image.segments):
+    if not any(start - s.address >= 0 and start - s.address + 4 * length <= s.size for s in image.segments):
         return False
     first, last = image.unpack("<i", start)[0], image.unpack("<i", start + 4 * (length - 1))[0]
     return 0 < first < end - types and 0 < last < end - types

@@ -87,9 +87,7 @@ class Code:
     def calls(self, callee: Function) -> list[int]:
         """Addresses of the direct calls to a function, in order of address."""
         return [
-            one.address
-            for one in self.instructions
-            if one.mnemonic == "call" and one.target == callee.start
+            one.address for one in self.instructions if one.mnemonic == "call" and one.target == callee.start
         ]
 
     def only_call(self, callee: Function) -> int:

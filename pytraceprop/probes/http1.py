@@ -6,6 +6,7 @@ there. Sites were chosen by disassembling Go 1.21 to 1.27 (docs/architecture.md)
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 
 import attrs
@@ -88,8 +89,11 @@ def read(executable: Executable) -> tuple[dict[str, int], ProtocolPlan, dict[int
     Raises UnsupportedExecutable where what both sides need is missing: a program without net/http.
     """
     executable.load_functions(
-        [_SERVE, _SERVE_DEFER, _HANDLER, _HIJACKED, _ROUND_TRIP, _GET_CONN, _PERSIST_ROUND_TRIP, _WRITE]
-        + [_WRITE_SUBSET, *_HTTP2_ROUND_TRIPS]
+        (
+            *(_SERVE, _SERVE_DEFER, _HANDLER, _HIJACKED),
+            *(_ROUND_TRIP, _GET_CONN, _PERSIST_ROUND_TRIP, _WRITE, _WRITE_SUBSET),
+            *_HTTP2_ROUND_TRIPS,
+        )
     )
     types = executable.types
     fields = {name: types.field(struct, field).offset for name, struct, field in _FIELDS}
@@ -112,12 +116,16 @@ def read(executable: Executable) -> tuple[dict[str, int], ProtocolPlan, dict[int
     return fields, ProtocolPlan(client=client, server=server), context_types
 
 
-def _with_fields(executable, fields, wanted, read_sites) -> Side:  # type: ignore[no-untyped-def]
+def _with_fields(
+    executable: Executable,
+    fields: dict[str, int],
+    wanted: Sequence[tuple[str, str, str]],
+    read_sites: Callable[[Executable, dict[str, int]], list[Site]],
+) -> Side:
     def read_side() -> list[Site]:
         for name, struct, field in wanted:
             fields[name] = executable.types.field(struct, field).offset
-        sites: list[Site] = read_sites(executable, fields)
-        return sites
+        return read_sites(executable, fields)
 
     return side(read_side)
 

@@ -13,6 +13,7 @@ What the application does with a header depends on the kind of request (`interna
 
 from __future__ import annotations
 
+import itertools
 import hashlib
 import re
 from collections import Counter, defaultdict
@@ -196,7 +197,9 @@ class _Trial:
             return  # counted as missing or extra
         expected = f"00-{client['trace_id']}-{client['span_id']}-01"
         if seen != [expected]:
-            sentence = f"{_name(request)}: {call.callee} received {seen[0]}, {call.caller}'s span is {expected}"
+            sentence = (
+                f"{_name(request)}: {call.callee} received {seen[0]}, {call.caller}'s span is {expected}"
+            )
             self.result.add("wrong_parents", sentence)
 
     def _add_duplicate(self, request: Json, service: str, seen: list[str]) -> None:
@@ -223,7 +226,9 @@ class _Trial:
         if not spans:
             self.result.add("missing_spans", f"{_name(request)}: no {kind} span of {service}")
         for span in spans[1:]:
-            self.result.add("extra_spans", f"{_name(request)}: a second {kind} span of {service}, {_short(span)}")
+            self.result.add(
+                "extra_spans", f"{_name(request)}: a second {kind} span of {service}, {_short(span)}"
+            )
 
     def _check_server_span(self, request: Json, service: str, span: Json) -> None:
         """A server span continues what came in; without a header it begins a trace of its own."""
@@ -317,7 +322,7 @@ class _Trial:
 
     def _calls(self, request: Json) -> Iterable[_Call]:
         """Yield the calls that a request leads to, with how each call's header comes about."""
-        for caller, callee in zip(SERVICES, SERVICES[1:], strict=False):
+        for caller, callee in itertools.pairwise(SERVICES):
             incoming = self._headers(caller, request["id"])
             if request["kind"] in ("own", "ownlower"):
                 yield _Call(caller, callee, "application", application_traceparent(caller, request["id"]))

@@ -133,9 +133,7 @@ class Chain:
         """The base URL of the front service."""
         return f"http://{self._services['front'].address}"
 
-    def drive(
-        self, requests: int, *, concurrency: int = 16, seed: int = 1, timeout: float = 600.0
-    ) -> Driven:
+    def drive(self, requests: int, *, concurrency: int = 16, seed: int = 1, timeout: float = 600.0) -> Driven:
         """Send requests with the ids 0 to `requests` - 1 and return what came of them."""
         out = self.directory / "driven.jsonl"
         result = subprocess.run(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from tools import kernelvm
 
 pytestmark = pytest.mark.vm
@@ -245,7 +246,12 @@ def test_the_command_line_passes_output_and_exit_code_on() -> None:
 
     command = [sys.executable, "-m", "tools.kernelvm", "--kernel", SERIES, "--env", "A=b c", "--"]
     result = subprocess.run(
-        [*command, "sh", "-c", shlex.join(["printf", "%s|", "$A", "x y"]).replace("'$A'", '"$A"') + "; exit 3"],
+        [
+            *command,
+            "sh",
+            "-c",
+            shlex.join(["printf", "%s|", "$A", "x y"]).replace("'$A'", '"$A"') + "; exit 3",
+        ],
         capture_output=True,
         text=True,
         timeout=180,

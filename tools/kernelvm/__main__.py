@@ -22,14 +22,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tools.kernelvm", description="Runs a command inside a Debian kernel, as root."
     )
-    parser.add_argument("--kernel", default="6.12", metavar="SERIES", help="such as 6.1 (default: %(default)s)")
+    parser.add_argument(
+        "--kernel", default="6.12", metavar="SERIES", help="such as 6.1 (default: %(default)s)"
+    )
     parser.add_argument("--cmdline", default="", help="more kernel arguments, such as lockdown=integrity")
     parser.add_argument("--cpus", type=int, default=2, help="processors (default: %(default)s)")
     parser.add_argument("--memory", type=int, default=2048, metavar="MIB", help="default: %(default)s")
-    parser.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="default: %(default)s")
+    parser.add_argument(
+        "--timeout", type=float, default=300.0, metavar="SECONDS", help="default: %(default)s"
+    )
     parser.add_argument("--share", type=Path, metavar="DIR", help="a directory that the guest may write to")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
-    parser.add_argument("--module", action="append", default=[], metavar="NAME", help="load this kernel module")
+    parser.add_argument(
+        "--module", action="append", default=[], metavar="NAME", help="load this kernel module"
+    )
     parser.add_argument("--console", action="store_true", help="show the guest's kernel log too")
     parser.add_argument("command", nargs="+", help="the command and its arguments, after --")
     arguments = parser.parse_args()

@@ -141,7 +141,10 @@ class Boot:
             )
 
     def _shares(self) -> list[virtiofs.Share]:
-        shares = [virtiofs.Share("host", Path("/"), immutable=True), virtiofs.Share("exchange", self._exchange)]
+        shares = [
+            virtiofs.Share("host", Path("/"), immutable=True),
+            virtiofs.Share("exchange", self._exchange),
+        ]
         if self._machine.share is not None:
             shares.append(virtiofs.Share("share", self._machine.share))
         return shares

@@ -42,7 +42,9 @@ class MachineError(KernelVMError):
 
     def __init__(self, what: str, *, console: str, output: bytes = b"", attempts: int = 1) -> None:
         tail = "\n".join(console.strip().splitlines()[-CONSOLE_LINES_SHOWN:])
-        super().__init__(f"{what}; its console ends with:\n{tail}" if tail else f"{what}; its console is empty")
+        super().__init__(
+            f"{what}; its console ends with:\n{tail}" if tail else f"{what}; its console is empty"
+        )
         self.what = what
         self.console = console
         self.output = output

@@ -95,7 +95,9 @@ def init_script(share: Path | None, visible: Sequence[Path]) -> str:
         mounts.append("optional -t tmpfs -o mode=1777 tmp /new/tmp")
     if share is not None:
         target = shlex.quote(f"/new{share}")
-        mounts.append(f"mkdir -p {target}; mount -t virtiofs share {target} || give_up 'cannot mount the share'")
+        mounts.append(
+            f"mkdir -p {target}; mount -t virtiofs share {target} || give_up 'cannot mount the share'"
+        )
     return _fill(_INIT, MOUNTS="\n".join(mounts))
 
 

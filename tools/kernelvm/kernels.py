@@ -111,10 +111,13 @@ def _find(series: str, kernels: Path) -> tuple[_Apt, str]:
             other.update()
             package = other.find(series)
     except subprocess.CalledProcessError as error:
-        raise KernelUnavailable(series, f"apt does not know it, nor can it read {suite}: {_why(error)}") from None
+        raise KernelUnavailable(
+            series, f"apt does not know it, nor can it read {suite}: {_why(error)}"
+        ) from None
     if package is None:
         raise KernelUnavailable(
-            series, f"neither apt nor the suite {suite} has it: run `apt-get update`, or ask for another series"
+            series,
+            f"neither apt nor the suite {suite} has it: run `apt-get update`, or ask for another series",
         )
     return other, package
 
@@ -125,7 +128,9 @@ def _other_suite(system: _Apt, suite: str, directory: Path) -> _Apt:
     mirrors = [line.split(" ", 1) for line in system.call("apt-get", "indextargets", *form).splitlines()]
     mirror = next((uri for uri, label in mirrors if label == "Debian"), None)
     if mirror is None:
-        raise KernelUnavailable(suite, "apt has no Debian mirror: run `apt-get update`, or boot an older series")
+        raise KernelUnavailable(
+            suite, "apt has no Debian mirror: run `apt-get update`, or boot an older series"
+        )
     for part in ("lists/partial", "cache/archives/partial"):
         (directory / part).mkdir(parents=True, exist_ok=True)
     sources = directory / "sources.list"

@@ -21,6 +21,7 @@ ATTEMPTS = 3
 crashes now and then while it boots a kernel. Nothing of the command has run by then, so
 nothing that it did wrong is hidden."""
 
+
 def run(
     kernel: Kernel | str,
     command: Sequence[str],

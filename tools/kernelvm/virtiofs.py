@@ -57,7 +57,9 @@ def serving(share: Share, socket: Path, log: Path) -> Iterator[None]:
         deadline = time.monotonic() + START_TIMEOUT
         while not socket.exists():
             if daemon.poll() is not None or time.monotonic() > deadline:
-                raise BootFailed(f"virtiofsd does not serve {share.directory}", console=read_log(log), ended=False)
+                raise BootFailed(
+                    f"virtiofsd does not serve {share.directory}", console=read_log(log), ended=False
+                )
             time.sleep(_POLL_SECONDS)
         yield
 

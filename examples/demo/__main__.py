@@ -1,0 +1,111 @@
+"""python -m examples.demo: three unmodified Go services, traced, and their trace as a tree."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytraceprop
+from examples.demo.shop import Shop
+from pytraceprop.sinks import format_traces
+
+_ROOT = Path(__file__).resolve().parents[2]
+_KERNEL = "6.12"
+_ORDERS = 3
+
+
+def _title(text: str) -> None:
+    print(f"\n== {text}", flush=True)
+
+
+def _show_machine(lockdown: pytraceprop.LockdownStatus) -> None:
+    _title("What this kernel allows")
+    answer = {True: "yes", False: "no", None: "could not tell"}[lockdown.write_user]
+    print(f"lockdown mode:       {lockdown.mode}")
+    print(f"writing user memory: {answer}. {lockdown.reason}")
+
+
+def _trace(lockdown: pytraceprop.LockdownStatus) -> bool:
+    """Starts, attaches, drives, prints; whether propagation was at work."""
+    _title("Starting three Go services: front -> HTTPS -> middle -> HTTP -> back")
+    print("They know nothing of tracing. HTTP/2 is switched off in them, as this version traces HTTP/1.1.")
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        Shop(Path(directory)) as shop,
+        pytraceprop.Tracer(lockdown=lockdown) as tracer,
+    ):
+        for pid, name in shop.names.items():
+            print(f"  {name:6}  pid {pid}")
+        _title("Attaching to them while they run")
+        for pid, name in shop.names.items():
+            attachment = tracer.attach(pid)
+            protocol = attachment.protocols["http/1.1"]
+            sides = " and ".join(side for side in ("client", "server") if getattr(protocol, side))
+            print(f"  {name:6}  Go {attachment.go}, http/1.1 {sides}")
+        propagation = attachment.propagation["http/1.1"]
+        print(f"  propagation: {propagation}")
+        _title(f"Placing {_ORDERS} orders, without any traceparent")
+        for number in range(1, _ORDERS + 1):
+            print(f"  GET /order/{number} -> {shop.order(number)}")
+        shop.wait_idle()
+        spans = list(tracer.spans(timeout=0.2))
+        _title(f"What was traced: {len(spans)} spans in {len({s.trace_id for s in spans})} traces")
+        for line in format_traces(spans, shop.names):
+            print(f"  {line}")
+        dropped = {name: n for name, n in tracer.stats().items() if n and name.startswith("not_injected")}
+        if dropped:
+            print(f"\n  without header: {dropped}")
+    return propagation.method is not None
+
+
+def _trace_in_vm() -> int:
+    """The same demo on a kernel that lets the header be written; its exit status."""
+    from tools import kernelvm
+
+    _title("The same in a virtual machine, where propagation can be seen")
+    print(
+        "This machine's kernel forbids writing into processes, so the services above could not pass a\n"
+        f"traceparent on. Debian's kernel {_KERNEL}, without lockdown, runs them under qemu: the same\n"
+        "programs, the same library. (Slow, because the processor is emulated.)",
+        flush=True,
+    )
+    try:
+        kernel = kernelvm.fetch(_KERNEL)
+        result = kernelvm.run(
+            kernel,
+            [sys.executable, "-m", "examples.demo", "--no-vm"],
+            cwd=_ROOT,
+            stream=sys.stdout.buffer,
+            timeout=180,
+        )
+    except kernelvm.KernelVMError as error:
+        print(f"The virtual machine did not work: {error}", file=sys.stderr)
+        return 1
+    return result.exit_code
+
+
+def main() -> int:
+    """Runs the demo; 0 when everything was shown."""
+    parser = argparse.ArgumentParser(prog="python -m examples.demo", description="Traces three Go services.")
+    parser.add_argument("--no-vm", action="store_true", help="stay on this kernel, whatever it allows")
+    arguments = parser.parse_args()
+    lockdown = pytraceprop.LockdownStatus.detect()
+    _show_machine(lockdown)
+    try:
+        propagated = _trace(lockdown)
+    except pytraceprop.TracepropError as error:
+        print(f"Tracing is not possible here: {error}", file=sys.stderr)
+        return 1
+    if propagated or arguments.no_vm:
+        return 0
+    if shutil.which("qemu-system-x86_64") is None:
+        print("\nInstall qemu-system-x86 to see propagation in a virtual machine.", file=sys.stderr)
+        return 1
+    return _trace_in_vm()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -249,6 +249,12 @@ static __noinline int write_request(const struct here *here, struct pt_regs *reg
 
 static int end_call(const struct here *here, struct request_state *client, uint64_t response, bool failed)
 {
+	/* A site of HTTP/2 that this executable names otherwise. */
+	if (!failed && read_word(response + here->target->client_response_proto_major) == 2) {
+		count(here, COUNT_HTTP2_CLIENT_UNTRACED);
+		forget_call(here, client);
+		return 0;
+	}
 	client->span.error = failed ? ERROR_CALL_FAILED : ERROR_NONE;
 	if (!failed)
 		client->span.status =

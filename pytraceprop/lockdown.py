@@ -23,7 +23,7 @@ _PROG_TYPE_KPROBE = 2
 _PROBE_WRITE_USER = 36  # BPF_FUNC_probe_write_user
 # BPF_CALL helper 36; BPF_EXIT
 _PROGRAM = struct.pack("<BBhiBBhi", 0x85, 0, 0, _PROBE_WRITE_USER, 0x95, 0, 0, 0)
-_LIBBPF = ("libbpf.so.1", "libbpf.so")
+_LIBBPF = "libbpf.so.1"  # by soname: bpf_prog_load of libbpf 0.x takes a file name first
 
 
 class LockdownMode(str, Enum):
@@ -69,13 +69,9 @@ def load_probe() -> int | None:
     EINVAL is said of the helper. libbpf_probe_bpf_helper cannot be used: before libbpf 1.5 it looks
     for a text that verifiers from Linux 6.12 on word differently, and answers "available".
     """
-    for name in _LIBBPF:
-        try:
-            load = ctypes.CDLL(name, use_errno=True).bpf_prog_load
-        except (OSError, AttributeError):
-            continue
-        break
-    else:
+    try:
+        load = ctypes.CDLL(_LIBBPF).bpf_prog_load
+    except (OSError, AttributeError):
         return None
     load.argtypes = [
         ctypes.c_int,

@@ -137,12 +137,11 @@ class Tracer:
     def end(self, attachment: Attachment, state: str) -> None:
         """Not for users: detaches, from Attachment."""
         with self._lock:
-            if self._attachments.get(attachment.incarnation) is not attachment:
-                return
+            if self._attachments.pop(attachment.incarnation, None) is None:
+                return  # it is, or has been, ended already
             attachment.close_links()  # first, so that everything it reported is in the ring
             self.drain()
             attachment.release(state)
-            del self._attachments[attachment.incarnation]
             self._free_slots.append(attachment._slot)
             for name, value in attachment.stats().items():
                 self._retired[name] += value

@@ -29,9 +29,9 @@ _WRITE_SUBSET = "net/http.Header.writeSubset"
 #: Where HTTP/2 clients pass by, so that what is not traced yet is at least counted: the bundle in
 #: net/http up to Go 1.26, its own package from Go 1.27, golang.org/x/net.
 _HTTP2_ROUND_TRIPS = (
-    "net/http.(*http2ClientConn).RoundTrip",
-    "net/http/internal/http2.(*ClientConn).RoundTrip",
-    "golang.org/x/net/http2.(*ClientConn).RoundTrip",
+    "net/http.(*http2ClientConn).roundTrip",
+    "net/http/internal/http2.(*ClientConn).roundTrip",
+    "golang.org/x/net/http2.(*ClientConn).roundTrip",
 )
 
 #: struct target's field, the Go type, the field's name in it.
@@ -62,6 +62,7 @@ _CLIENT_FIELDS = (
     ("transport_request_ctx", "net/http.transportRequest", "ctx"),
     ("persist_conn_conn", "net/http.persistConn", "conn"),
     ("client_response_status", "net/http.Response", "StatusCode"),
+    ("client_response_proto_major", "net/http.Response", "ProtoMajor"),
     ("bufio_err", "bufio.Writer", "err"),
     ("bufio_buf", "bufio.Writer", "buf"),
     ("bufio_n", "bufio.Writer", "n"),

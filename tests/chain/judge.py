@@ -13,8 +13,8 @@ What the application does with a header depends on the kind of request (`interna
 
 from __future__ import annotations
 
-import itertools
 import hashlib
+import itertools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -54,8 +54,8 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        """Whether there was no mistake of any kind."""
-        return not any(self.counts.values())
+        """Whether something was judged and there was no mistake of any kind."""
+        return self.requests > 0 and not any(self.counts.values())
 
     def add(self, mistake: str, sentence: str) -> None:
         """Count one more mistake."""
@@ -195,7 +195,7 @@ class _Trial:
         client = self._only_span(call.caller, request, "client")
         if client is None:
             return  # counted as missing or extra
-        expected = f"00-{client['trace_id']}-{client['span_id']}-01"
+        expected = f"00-{client['trace_id']}-{client['span_id']}-{client['trace_flags']:02x}"
         if seen != [expected]:
             sentence = (
                 f"{_name(request)}: {call.callee} received {seen[0]}, {call.caller}'s span is {expected}"

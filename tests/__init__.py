@@ -1,0 +1,1 @@
+"""The tests. tests/unit needs no rights, tests/bpf root, tests/vm qemu; docs/testing.md tells more."""

@@ -1,0 +1,1 @@
+"""Real Go programs, traced by the kernel that runs the tests."""

@@ -1,0 +1,47 @@
+"""What a request costs in traps, by the kernel's own count of program runs: exact where times are not."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import pytraceprop
+from tests.chain.services import Chain, build_programs
+from tests.skips import require
+
+BUDGET = 6
+REQUESTS = 600
+
+
+@contextmanager
+def counting_runs() -> Iterator[None]:
+    """Has the kernel count program runs meanwhile (BPF_ENABLE_STATS; no lasting setting)."""
+    libbpf = ctypes.CDLL("libbpf.so.1")
+    descriptor = libbpf.bpf_enable_stats(0)
+    assert descriptor >= 0
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("go", ["1.24", "1.27"])
+def test_a_proxied_request_costs_five_traps(go: str) -> None:
+    require("needs root")
+    with tempfile.TemporaryDirectory() as name, Chain(build_programs(go), Path(name)) as chain:
+        with pytraceprop.Tracer() as tracer, counting_runs():
+            tracer.attach(chain.pids["middle"])  # one request in, one out
+            driven = chain.drive(REQUESTS, concurrency=8)
+            runs = sum(tracer.core.program_runs(p)[0] for p in ("http1_server", "http1_client"))
+            stats = tracer.stats()
+    assert driven.failed == 0
+    assert stats["server_spans"] == stats["client_spans"] == REQUESTS
+    assert 5 * REQUESTS <= runs <= BUDGET * REQUESTS
+    # Beyond five: one for each connection that ends.
+    assert runs <= 5 * REQUESTS + 64

@@ -1,0 +1,119 @@
+"""One traced run of the chain, judged: python -m tests.chain.run --go 1.27 --requests 1000.
+
+Prints what was driven, counted and judged; with --json a single object for a test to read. Exit
+status 0 when the verdict is without mistakes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+import pytraceprop
+from tests.chain.judge import Verdict, judge, with_services
+from tests.chain.services import Chain, Programs, build_programs
+
+SPANS_PER_REQUEST = 5  # three servers, two clients
+_LAST_SPANS_SECONDS = 5.0
+
+
+@attrs.frozen
+class Run:
+    """What a traced run gave. `stats` and `propagation` are by service."""
+
+    summary: dict[str, Any]
+    verdict: Verdict
+    stats: dict[str, dict[str, int]]
+    propagation: dict[str, dict[str, Any]]
+    lockdown: dict[str, Any]
+    tracer_stats: dict[str, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {**attrs.asdict(self, recurse=False), "verdict": vars(self.verdict), "ok": self.verdict.ok}
+
+
+class Reader(threading.Thread):
+    """Collects spans while the driver runs."""
+
+    def __init__(self, tracer: pytraceprop.Tracer) -> None:
+        super().__init__()
+        self._subscription = tracer.subscribe(maxlen=1 << 20)
+        self.spans: list[pytraceprop.Span] = []
+        self._ending = threading.Event()
+
+    def run(self) -> None:
+        """Reads until told to stop."""
+        while not self._ending.is_set():
+            self.spans += self._subscription.read()
+            time.sleep(0.01)
+
+    def finish(self, expected: int) -> list[pytraceprop.Span]:
+        """Waits a little for the last spans; all of them."""
+        end = time.monotonic() + _LAST_SPANS_SECONDS
+        while len(self.spans) < expected and time.monotonic() < end:
+            time.sleep(0.02)
+        time.sleep(0.2)  # any that should not be
+        self._ending.set()
+        self.join()
+        return self.spans + self._subscription.read()
+
+
+def run(programs: Programs, requests: int, concurrency: int = 16, *, propagation: str = "auto") -> Run:
+    """Starts the chain, attaches to it, drives it, judges."""
+    with tempfile.TemporaryDirectory() as name, Chain(programs, Path(name)) as chain:
+        with pytraceprop.Tracer(propagation=propagation) as tracer:
+            attachments = {service: tracer.attach(pid) for service, pid in chain.pids.items()}
+            propagated = any(a.propagation["http/1.1"].method for a in attachments.values())
+            reader = Reader(tracer)
+            reader.start()
+            try:
+                driven = chain.drive(requests, concurrency=concurrency)
+            finally:
+                spans = reader.finish(SPANS_PER_REQUEST * requests)
+            stats = {service: a.stats() for service, a in attachments.items()}
+            tracer_stats = tracer.stats()
+            found = {
+                service: {k: attrs.asdict(v) for k, v in a.propagation.items()}
+                for service, a in attachments.items()
+            }
+            lockdown = tracer.lockdown.as_dict()
+        chain.stop()  # flushes what the services witnessed
+        traced = with_services((span.as_dict() for span in spans), chain.pids)
+        verdict = judge(driven.records, chain.witness(), traced, propagated=propagated)
+    return Run(driven.summary, verdict, stats, found, lockdown, tracer_stats)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chain.run", description=__doc__)
+    parser.add_argument("--go", default="1.27", help="Go release of the services")
+    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--propagation", choices=("auto", "off"), default="auto")
+    parser.add_argument("--stripped", action="store_true", help="services without symbols (-s -w)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(arguments)
+    programs = build_programs(options.go, ldflags="-s -w" if options.stripped else "")
+    result = run(programs, options.requests, options.concurrency, propagation=options.propagation)
+    if options.json:
+        print(json.dumps(result.as_dict()))
+    else:
+        print(json.dumps(result.summary))
+        for service, counts in result.stats.items():
+            print(service, {name: n for name, n in counts.items() if n})
+        print(result.verdict)
+    return 0 if result.verdict.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

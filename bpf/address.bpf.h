@@ -5,47 +5,47 @@
 
 enum { GO_AF_INET = 2, GO_AF_INET6 = 10 };
 
-static inline void read_tcp_addr(const struct target *target, uint64_t address, uint8_t ip[16],
-				 uint8_t *ip_len, uint16_t *port)
+static inline void read_tcp_addr(const struct target *target, uint64_t address, uint8_t *scratch,
+				 uint8_t ip[16], uint8_t *ip_len, uint16_t *port)
 {
-	struct go_slice bytes = {};
+	struct go_string bytes;
 
-	if (!address || read_user(&bytes, sizeof(bytes), (void *)(address + target->tcp_addr_ip)))
+	if (!address || !open_window(scratch, target->tcp_addr_window, address))
 		return;
+	bytes = window_string(scratch, target->tcp_addr_ip);
 	if (bytes.len != 4 && bytes.len != 16)
 		return;
 	if (read_user(ip, bytes.len == 4 ? 4 : 16, (void *)bytes.data))
 		return;
 	*ip_len = (uint8_t)bytes.len;
-	*port = (uint16_t)read_word(address + target->tcp_addr_port);
+	*port = (uint16_t)window_word(scratch, target->tcp_addr_port);
 }
 
-static __noinline int read_addresses(const struct target *target, uint64_t conn_field,
-				     struct span_record *span)
+static __noinline int read_addresses(struct target *target, uint64_t conn_field, struct request_state *state)
 {
 	struct go_iface conn;
-	uint64_t type, fd;
+	uint64_t local, peer;
 	uint32_t family;
 
-	if (!target || !span)
+	if (!target || !state)
 		return 0;
 	conn = read_iface(conn_field);
-	type = itab_type(conn.itab);
-	if (type && type == target->type_tls_conn) {
+	if (has_type(conn.itab, target->type_tls_conn, &target->itab_tls_conn))
 		conn = read_iface(conn.data + target->tls_conn_conn);
-		type = itab_type(conn.itab);
-	}
-	if (!type || type != target->type_tcp_conn)
+	if (!has_type(conn.itab, target->type_tcp_conn, &target->itab_tcp_conn))
 		return 0;
-	fd = read_word(conn.data + target->tcp_conn_fd);
-	family = (uint32_t)read_word(fd + target->netfd_family);
+	if (!open_window(state->scratch, target->netfd_window, read_word(conn.data + target->tcp_conn_fd)))
+		return 0;
+	family = (uint32_t)window_word(state->scratch, target->netfd_family);
 	if (family != GO_AF_INET && family != GO_AF_INET6)
 		return 0;
 	/* A TCPConn's ends are *net.TCPAddr by construction (net.sockaddrToTCP). */
-	read_tcp_addr(target, read_iface(fd + target->netfd_laddr).data, span->local_ip,
-		      &span->local_ip_len, &span->local_port);
-	read_tcp_addr(target, read_iface(fd + target->netfd_raddr).data, span->peer_ip, &span->peer_ip_len,
-		      &span->peer_port);
+	local = window_iface(state->scratch, target->netfd_laddr).data;
+	peer = window_iface(state->scratch, target->netfd_raddr).data;
+	read_tcp_addr(target, local, state->scratch, state->span.local_ip, &state->span.local_ip_len,
+		      &state->span.local_port);
+	read_tcp_addr(target, peer, state->scratch, state->span.peer_ip, &state->span.peer_ip_len,
+		      &state->span.peer_port);
 	return 0;
 }
 

@@ -6,10 +6,16 @@
 /*
  * The programs are sleepable (BPF_F_SLEEPABLE for uprobes, Linux 6.0, commit 8c7dcb84e3b7), so that a
  * page which this process has not touched yet is faulted in. Itabs and constant strings are in
- * file-backed memory: with bpf_probe_read_user one of the first 500 calls of a fresh process had no
- * parent, because the itab of its context could not be read.
+ * file-backed memory: with bpf_probe_read_user alone one of the first 500 calls of a fresh process had
+ * no parent, because the itab of its context could not be read. It comes first because it is cheaper.
  */
-#define read_user bpf_copy_from_user
+#define read_user(to, size, from)                                                                            \
+	({                                                                                                   \
+		long _failed = bpf_probe_read_user((to), (size), (from));                                    \
+		_failed ? bpf_copy_from_user((to), (size), (from)) : 0;                                      \
+	})
+
+enum { SCRATCH_MASK = 511 }; /* a Swiss map group of our key and element types takes 328 bytes */
 
 struct go_string {
 	uint64_t data, len;
@@ -53,6 +59,43 @@ static inline uint64_t itab_type(uint64_t itab)
 	return itab ? read_word(itab + 8) : 0;
 }
 
+/* Whether an interface's dynamic type is this one. An itab of it is remembered, and read just once. */
+static inline bool has_type(uint64_t itab, uint64_t type, uint64_t *known_itab)
+{
+	if (!itab || !type)
+		return false;
+	if (itab == *known_itab)
+		return true;
+	if (itab_type(itab) != type)
+		return false;
+	*known_itab = itab;
+	return true;
+}
+
+/*
+ * Windows: the part of a struct that has all the fields of interest is read at once into an entry's
+ * scratch memory; these take fields out of it. The verifier wants the offsets masked.
+ */
+static inline uint64_t window_word(const uint8_t *window, uint16_t offset)
+{
+	return *(const uint64_t *)(window + (offset & SCRATCH_MASK));
+}
+
+static inline struct go_string window_string(const uint8_t *window, uint16_t offset)
+{
+	return (struct go_string){window_word(window, offset), window_word(window, offset + 8)};
+}
+
+static inline struct go_iface window_iface(const uint8_t *window, uint16_t offset)
+{
+	return (struct go_iface){window_word(window, offset), window_word(window, offset + 8)};
+}
+
+static inline bool open_window(uint8_t *window, uint16_t size, uint64_t address)
+{
+	return !read_user(window, size & SCRATCH_MASK, (void *)address);
+}
+
 /* Keeps up to max bytes of the string (max a power of two, or any constant) and says how many. */
 #define keep_string(string, buffer, max, truncated)                                                          \
 	({                                                                                                   \
@@ -61,9 +104,9 @@ static inline uint64_t itab_type(uint64_t itab)
 			_len = (max);                                                                        \
 			(truncated) = 1;                                                                     \
 		}                                                                                            \
-		if (_len && read_user((buffer), (uint32_t)_len, (void *)(string).data))            \
+		if (_len && read_user((buffer), (uint32_t)_len, (void *)(string).data))                      \
 			_len = 0;                                                                            \
-		(uint16_t) _len;                                                                             \
+		(uint16_t)_len;                                                                              \
 	})
 
 #endif

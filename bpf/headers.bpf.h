@@ -79,7 +79,7 @@ static long search_group(uint32_t index, void *data)
 			return 0;
 	}
 	if (read_user(scratch, target->group_size & SCRATCH_MASK,
-				(void *)(search->groups + search->group * target->group_size))) {
+		      (void *)(search->groups + search->group * target->group_size))) {
 		search->failed = true;
 		return 1;
 	}
@@ -118,9 +118,8 @@ static __noinline enum field_state read_value(const struct header_search *search
 	value = read_string(search->values);
 	if (value.len < TRACEPARENT_LEN)
 		return FIELD_INVALID;
-	if (read_user(search->scratch,
-				value.len > TRACEPARENT_LEN ? TRACEPARENT_READ : TRACEPARENT_LEN,
-				(void *)value.data))
+	if (read_user(search->scratch, value.len > TRACEPARENT_LEN ? TRACEPARENT_READ : TRACEPARENT_LEN,
+		      (void *)value.data))
 		return FIELD_UNSURE;
 	return traceparent_parse(search->scratch, value.len, ids) ? FIELD_VALID : FIELD_INVALID;
 }
@@ -130,19 +129,19 @@ static __noinline enum field_state find_traceparent(const struct target *target,
 						    uint8_t *scratch, struct trace_ids *ids)
 {
 	struct header_search search = {.target = target, .scratch = scratch};
-	uint8_t writing = 0;
 
 	if (!target || !scratch || !ids)
 		return FIELD_UNSURE;
 	if (!map)
 		return FIELD_MISSING;
-	read_user(&writing, 1, (void *)(map + target->map_writing));
-	if (writing)
+	if (!open_window(scratch, target->map_window, map))
 		return FIELD_UNSURE;
-	search.tables = read_word(map + target->map_dir_len);
-	search.groups = read_word(map + target->map_dir_ptr);
+	if (window_word(scratch, target->map_writing) & 0xff)
+		return FIELD_UNSURE;
+	search.tables = window_word(scratch, target->map_dir_len);
+	search.groups = window_word(scratch, target->map_dir_ptr);
 	if (!search.groups) /* a map that never held anything */
-		return read_word(map + target->map_used) ? FIELD_UNSURE : FIELD_MISSING;
+		return window_word(scratch, target->map_used) ? FIELD_UNSURE : FIELD_MISSING;
 	if (search.tables) {
 		search.directory = search.groups;
 		if (!open_table(&search))

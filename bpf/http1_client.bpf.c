@@ -65,7 +65,8 @@ static __noinline int start_call(const struct here *here, struct pt_regs *regs)
 	uint64_t request = read_word(regs->bx + target->transport_request_request);
 	uint64_t call = read_iface(regs->bx + target->transport_request_ctx).data;
 	struct request_state *client = find_request(here, &clients, here->goid);
-	struct go_string text;
+	struct go_string method, host, path;
+	struct go_iface context;
 	uint64_t url, serial;
 
 	if (!request) {
@@ -92,28 +93,34 @@ static __noinline int start_call(const struct here *here, struct pt_regs *regs)
 	client->span.goid = here->goid;
 	client->request = request;
 	client->other = call;
-	if (!find_parent(here, client, request)) {
+	if (!open_window(client->scratch, target->request_window, request)) {
+		count(here, COUNT_MEMORY_UNREADABLE);
+		drop_request(here, &clients);
+		return 0;
+	}
+	method = window_string(client->scratch, target->request_method);
+	host = window_string(client->scratch, target->request_host);
+	url = window_word(client->scratch, target->request_url);
+	context = window_iface(client->scratch, target->request_ctx);
+	if (!find_parent(here, client, &context)) {
 		uint64_t trace[2] = {random_id(), random_id()};
 
 		__builtin_memcpy(client->span.trace_id, trace, 16);
 		__builtin_memset(client->span.parent_span_id, 0, 8);
-		client->span.trace_flags = 3; /* sampled, and random (level 2, section 3.2.2.3) */
+		client->span.trace_flags = FLAG_SAMPLED | FLAG_RANDOM;
 		client->has_incoming = 0;
 		count(here, COUNT_NEW_TRACE);
 	}
 	serial = random_id();
 	__builtin_memcpy(client->span.span_id, &serial, 8);
 
-	text = read_string(request + target->request_method);
+	path = read_string(url + target->url_path);
+	if (!host.len)
+		host = read_string(url + target->url_host);
 	client->span.method_len =
-		keep_string(text, client->span.method, KEEP_METHOD, client->span.truncated);
-	url = read_word(request + target->request_url);
-	text = read_string(url + target->url_path);
-	client->span.path_len = keep_string(text, client->span.path, KEEP_PATH, client->span.truncated);
-	text = read_string(request + target->request_host);
-	if (!text.len)
-		text = read_string(url + target->url_host);
-	client->span.host_len = keep_string(text, client->span.host, KEEP_HOST, client->span.truncated);
+		keep_string(method, client->span.method, KEEP_METHOD, client->span.truncated);
+	client->span.path_len = keep_string(path, client->span.path, KEEP_PATH, client->span.truncated);
+	client->span.host_len = keep_string(host, client->span.host, KEEP_HOST, client->span.truncated);
 
 	asm volatile("" ::: "memory");
 	*(volatile uint64_t *)&client->serial = serial;
@@ -122,17 +129,21 @@ static __noinline int start_call(const struct here *here, struct pt_regs *regs)
 }
 
 /* Appends the header line to what a *bufio.Writer holds: it is ours alone until it is flushed. */
-static __noinline int inject(const struct here *here, uint64_t writer, const struct request_state *client,
-		   uint64_t serial)
+static __noinline int inject(const struct here *here, uint64_t writer, struct request_state *client,
+			     uint64_t serial)
 {
 	const struct target *target = here->target;
-	struct go_slice buffer = {};
+	struct go_string buffer;
 	struct trace_ids ids;
 	uint64_t field[9], used, failed;
 
-	read_user(&buffer, sizeof(buffer), (void *)(writer + target->bufio_buf));
-	used = read_word(writer + target->bufio_n);
-	failed = read_word(writer + target->bufio_err);
+	if (!open_window(client->scratch, target->bufio_window, writer)) {
+		count(here, COUNT_NOT_INJECTED_WRITER_UNKNOWN);
+		return 0;
+	}
+	buffer = window_string(client->scratch, target->bufio_buf);
+	used = window_word(client->scratch, target->bufio_n);
+	failed = window_word(client->scratch, target->bufio_err);
 	if (!buffer.data || failed || !used || used > buffer.len) {
 		count(here, COUNT_NOT_INJECTED_WRITER_UNKNOWN);
 		return 0;
@@ -194,7 +205,7 @@ static void use_application_header(const struct here *here, struct request_state
  */
 static __noinline int write_request(const struct here *here, struct pt_regs *regs)
 {
-	const struct target *target = here->target;
+	struct target *target = here->target;
 	struct address_key key = {.incarnation = target->incarnation};
 	struct request_state *client;
 	struct request_ref *ref;
@@ -220,14 +231,14 @@ static __noinline int write_request(const struct here *here, struct pt_regs *reg
 		count(here, COUNT_NOT_INJECTED_REQUEST_UNKNOWN);
 		return 0;
 	}
-	if (itab_type(regs->bx) != target->type_bufio_writer) {
+	if (!has_type(regs->bx, target->type_bufio_writer, &target->itab_bufio_writer)) {
 		count(here, COUNT_NOT_INJECTED_WRITER_UNKNOWN);
 		return 0;
 	}
 	/* pc.bw writes to a persistConnWriter, which is just the *persistConn. */
 	out = read_iface(regs->cx + target->bufio_wr);
-	if (itab_type(out.itab) == target->type_persist_conn_writer)
-		read_addresses(target, out.data + target->persist_conn_conn, &client->span);
+	if (has_type(out.itab, target->type_persist_conn_writer, &target->itab_persist_conn_writer))
+		read_addresses(target, out.data + target->persist_conn_conn, client);
 
 	client->span.header = HEADER_NONE; /* of an earlier attempt */
 	field = find_traceparent(target, regs->ax, client->scratch, &own);
@@ -249,8 +260,10 @@ static __noinline int write_request(const struct here *here, struct pt_regs *reg
 
 static int end_call(const struct here *here, struct request_state *client, uint64_t response, bool failed)
 {
+	if (!failed && !open_window(client->scratch, here->target->client_response_window, response))
+		count(here, COUNT_MEMORY_UNREADABLE);
 	/* A site of HTTP/2 that this executable names otherwise. */
-	if (!failed && read_word(response + here->target->client_response_proto_major) == 2) {
+	if (!failed && window_word(client->scratch, here->target->client_response_proto_major) == 2) {
 		count(here, COUNT_HTTP2_CLIENT_UNTRACED);
 		forget_call(here, client);
 		return 0;
@@ -258,7 +271,7 @@ static int end_call(const struct here *here, struct request_state *client, uint6
 	client->span.error = failed ? ERROR_CALL_FAILED : ERROR_NONE;
 	if (!failed)
 		client->span.status =
-			(uint16_t)read_word(response + here->target->client_response_status);
+			(uint16_t)window_word(client->scratch, here->target->client_response_status);
 	submit(here, client);
 	forget_call(here, client);
 	return 0;

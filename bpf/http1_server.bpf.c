@@ -9,7 +9,8 @@
 #include "headers.bpf.h"
 #include "address.bpf.h"
 
-static __noinline int end_request(const struct here *here, struct request_state *server, enum span_error error)
+static __noinline int end_request(const struct here *here, struct request_state *server,
+				  enum span_error error)
 {
 	const struct target *target = here->target;
 	struct address_key key = {.incarnation = target->incarnation, .address = server->context};
@@ -44,15 +45,15 @@ static __noinline int end_request(const struct here *here, struct request_state 
  */
 static __noinline int start_request(const struct here *here, struct pt_regs *regs)
 {
-	const struct target *target = here->target;
+	struct target *target = here->target;
 	struct request_state *server;
 	struct address_key key = {.incarnation = target->incarnation};
 	struct request_ref ref = {.goid = here->goid, .users = 1};
-	struct go_string text;
+	struct go_string method, host, path;
 	enum field_state field;
-	uint64_t request = regs->di, url;
+	uint64_t url, header;
 
-	if (itab_type(regs->bx) != target->type_response) {
+	if (!has_type(regs->bx, target->type_response, &target->itab_response)) {
 		count(here, COUNT_HTTP2_SERVER_UNTRACED);
 		return 0;
 	}
@@ -69,16 +70,25 @@ static __noinline int start_request(const struct here *here, struct pt_regs *reg
 	server->span.kind = SPAN_SERVER;
 	server->span.incarnation = target->incarnation;
 	server->span.goid = here->goid;
-	server->request = request;
+	server->request = regs->di;
 	server->other = regs->cx;
+	if (!open_window(server->scratch, target->request_window, regs->di)) {
+		count(here, COUNT_MEMORY_UNREADABLE);
+		drop_request(here, &servers);
+		return 0;
+	}
+	method = window_string(server->scratch, target->request_method);
+	host = window_string(server->scratch, target->request_host);
+	url = window_word(server->scratch, target->request_url);
+	header = window_word(server->scratch, target->request_header);
+	server->context = window_iface(server->scratch, target->request_ctx).data;
 
-	field = find_traceparent(target, read_word(request + target->request_header), server->scratch,
-				 &server->incoming);
+	field = find_traceparent(target, header, server->scratch, &server->incoming);
 	if (field == FIELD_VALID) {
 		server->has_incoming = 1;
 		__builtin_memcpy(server->span.trace_id, server->incoming.trace_id, 16);
 		__builtin_memcpy(server->span.parent_span_id, &server->incoming.span_id, 8);
-		server->span.trace_flags = server->incoming.flags;
+		server->span.trace_flags = server->incoming.flags & FLAGS_DEFINED;
 		server->span.parent_remote = 1;
 	} else {
 		uint64_t trace[2] = {random_id(), random_id()};
@@ -89,23 +99,18 @@ static __noinline int start_request(const struct here *here, struct pt_regs *reg
 			count(here, COUNT_INCOMING_UNREADABLE);
 		count(here, COUNT_NEW_TRACE);
 		__builtin_memcpy(server->span.trace_id, trace, 16);
-		server->span.trace_flags = 3; /* sampled, and random (level 2, section 3.2.2.3) */
+		server->span.trace_flags = FLAG_SAMPLED | FLAG_RANDOM;
 	}
 	ref.serial = random_id();
 	__builtin_memcpy(server->span.span_id, &ref.serial, 8);
 
-	text = read_string(request + target->request_method);
+	path = read_string(url + target->url_path);
 	server->span.method_len =
-		keep_string(text, server->span.method, KEEP_METHOD, server->span.truncated);
-	url = read_word(request + target->request_url);
-	text = read_string(url + target->url_path);
-	server->span.path_len = keep_string(text, server->span.path, KEEP_PATH, server->span.truncated);
-	text = read_string(request + target->request_host);
-	server->span.host_len = keep_string(text, server->span.host, KEEP_HOST, server->span.truncated);
-	read_addresses(target, read_word(regs->cx + target->response_conn) + target->conn_rwc,
-		       &server->span);
+		keep_string(method, server->span.method, KEEP_METHOD, server->span.truncated);
+	server->span.path_len = keep_string(path, server->span.path, KEEP_PATH, server->span.truncated);
+	server->span.host_len = keep_string(host, server->span.host, KEEP_HOST, server->span.truncated);
+	read_addresses(target, read_word(regs->cx + target->response_conn) + target->conn_rwc, server);
 
-	server->context = read_iface(request + target->request_ctx).data;
 	asm volatile("" ::: "memory");
 	*(volatile uint64_t *)&server->serial = ref.serial;
 	key.address = server->context;

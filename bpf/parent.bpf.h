@@ -31,11 +31,18 @@ static long next_context(uint32_t index, void *data)
 		walk->serial = ref->serial;
 		return 1;
 	}
-	type.type = itab_type(walk->context.itab);
-	walk->unreadable = !type.type;
+	/* First as an itab that was seen before: then its type need not be read. */
+	type.type = walk->context.itab;
 	offset = bpf_map_lookup_elem(&context_types, &type);
-	if (!offset)
-		return 1;
+	if (!offset) {
+		type.type = itab_type(walk->context.itab);
+		walk->unreadable = !type.type;
+		offset = bpf_map_lookup_elem(&context_types, &type);
+		if (!offset)
+			return 1;
+		type.type = walk->context.itab;
+		bpf_map_update_elem(&context_types, &type, offset, BPF_ANY);
+	}
 	walk->context = read_iface(walk->context.data + *offset);
 	return 0;
 }
@@ -59,18 +66,19 @@ static inline bool copy_parent(struct request_state *server, uint64_t serial, st
 	return *(volatile uint64_t *)&server->serial == seen;
 }
 
-static __noinline int find_parent(const struct here *here, struct request_state *client, uint64_t request)
+static __noinline int find_parent(const struct here *here, struct request_state *client,
+				  const struct go_iface *context)
 {
 	struct context_walk walk;
 	struct request_state *server;
 
-	if (!here || !client)
+	if (!here || !client || !context)
 		return 0;
 	walk.target = here->target;
 	walk.goid = 0;
 	walk.serial = 0;
 	walk.unreadable = false;
-	walk.context = read_iface(request + here->target->request_ctx);
+	walk.context = *context;
 	bpf_loop(MAX_HOPS, next_context, &walk, 0);
 	if (walk.unreadable)
 		count(here, COUNT_MEMORY_UNREADABLE);

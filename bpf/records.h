@@ -5,10 +5,10 @@
  */
 
 enum {
-	KEEP_METHOD = 16,  /* bytes kept of a method; the longest registered one has 16 */
-	KEEP_PATH = 192,   /* bytes kept of a request's path */
-	KEEP_HOST = 96,	  /* bytes kept of a Host header */
-	KEEP_ROUTE = 128,  /* bytes kept of a http.ServeMux pattern */
+	KEEP_METHOD = 16,     /* bytes kept of a method; the longest registered one has 16 */
+	KEEP_PATH = 192,      /* bytes kept of a request's path */
+	KEEP_HOST = 96,	      /* bytes kept of a Host header */
+	KEEP_ROUTE = 128,     /* bytes kept of a http.ServeMux pattern */
 	FIELD_ABSENT = 65535, /* an offset that this program's types do not have */
 };
 
@@ -77,11 +77,19 @@ struct target {
 	uint32_t incarnation; /* never reused; part of every key */
 	uint32_t inject;      /* whether this process's memory may be written */
 	/* Addresses of runtime type descriptors, as found in an itab's second word. */
-	uint64_t type_response;	    /* *net/http.response */
-	uint64_t type_bufio_writer; /* *bufio.Writer */
+	uint64_t type_response;		   /* *net/http.response */
+	uint64_t type_bufio_writer;	   /* *bufio.Writer */
 	uint64_t type_persist_conn_writer; /* net/http.persistConnWriter */
-	uint64_t type_tls_conn;	    /* *crypto/tls.Conn */
-	uint64_t type_tcp_conn;	    /* *net.TCPConn */
+	uint64_t type_tls_conn;		   /* *crypto/tls.Conn */
+	uint64_t type_tcp_conn;		   /* *net.TCPConn */
+	/* Itabs that were seen to be of those types; filled by the programs. */
+	uint64_t itab_response, itab_bufio_writer, itab_persist_conn_writer, itab_tls_conn, itab_tcp_conn;
+	/*
+	 * How many bytes of a struct hold all that is read of it: one read of many bytes costs as
+	 * much as one of eight.
+	 */
+	uint16_t request_window, client_response_window, bufio_window;
+	uint16_t netfd_window, tcp_addr_window, map_window;
 	uint16_t g_goid;
 	uint16_t request_method, request_url, request_header, request_host, request_ctx, request_pattern;
 	uint16_t url_path, url_host;

@@ -13,7 +13,6 @@
 
 enum {
 	MAX_TARGETS = 1024, /* processes attached at once */
-	SCRATCH_MASK = 511, /* a Swiss map group of our key and element types takes 328 bytes */
 };
 
 struct goroutine_key {
@@ -59,11 +58,14 @@ struct {
 	__type(value, struct request_ref);
 } contexts SEC(".maps"), writes SEC(".maps");
 
-/* The offset, in each type that wraps a context.Context, of that context. */
+/*
+ * The offset, in each type that wraps a context.Context, of that context. Keys are the addresses of
+ * type descriptors, from Python, and of itabs, added by the programs as they meet them.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
-	__uint(map_flags, 1); /* BPF_F_NO_PREALLOC: only Python writes it */
+	__uint(map_flags, 1); /* BPF_F_NO_PREALLOC: seldom written */
 	__type(key, struct context_type_key);
 	__type(value, uint32_t);
 } context_types SEC(".maps");
@@ -89,9 +91,9 @@ struct {
 
 /* What a program knows at every site. */
 struct here {
-	const struct target *target;
+	struct target *target;
 	struct counters *counters;
-	uint64_t goid;
+	uint64_t goid; /* not at SITE_HTTP1_CLIENT_WRITE */
 	enum site site;
 };
 
@@ -116,6 +118,9 @@ static inline bool look_around(struct pt_regs *regs, struct here *here)
 		count(here, COUNT_STALE_SITE);
 		return false;
 	}
+	here->goid = 0;
+	if (here->site == SITE_HTTP1_CLIENT_WRITE) /* the connection's goroutine, of no interest */
+		return true;
 	here->goid = read_word(regs->r14 + here->target->g_goid); /* R14 holds g, Go 1.17 and later */
 	if (!here->goid) {
 		count(here, COUNT_MEMORY_UNREADABLE);

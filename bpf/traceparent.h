@@ -13,6 +13,9 @@ enum {
 	TRACEPARENT_LEN = 55,	/* of a version 00 value */
 	TRACEPARENT_READ = 56,	/* bytes that traceparent_parse looks at */
 	TRACEPARENT_FIELD = 70, /* "traceparent: " value "\r\n" */
+	FLAG_SAMPLED = 1,
+	FLAG_RANDOM = 2,
+	FLAGS_DEFINED = FLAG_SAMPLED | FLAG_RANDOM, /* others are not passed on (3.2.2.3) */
 };
 
 #define ALL(byte) ((byte) * 0x0101010101010101ull)

@@ -8,8 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-
-
 /* libbpf prints through one global hook: each thread keeps what belongs to its own call. */
 static _Thread_local struct core_error *current_error;
 
@@ -120,8 +118,8 @@ static int load_object(struct core *core, const char *path, const struct core_op
 	if (!object)
 		return core_fail(error, errno, "opening %s: %s", path, strerror(errno));
 	set_flag(object, "write_user", options->write_user);
-	bpf_object__for_each_program(program, object)
-		bpf_program__set_expected_attach_type(program, (enum bpf_attach_type)ATTACH_TYPE_UPROBE_MULTI);
+	bpf_object__for_each_program(program, object) bpf_program__set_expected_attach_type(
+		program, (enum bpf_attach_type)ATTACH_TYPE_UPROBE_MULTI);
 	failed = share_maps(core, object, options);
 	if (!failed)
 		failed = bpf_object__load(object);

@@ -73,8 +73,8 @@ class TraceContext:
         return cls(_random(16), _random(8))
 
     def child(self) -> TraceContext:
-        """A new span in the same trace, with the same flags."""
-        return attrs.evolve(self, span_id=_random(8))
+        """A new span in the same trace; of the flags, those that the W3C text defines are passed on."""
+        return attrs.evolve(self, span_id=_random(8), flags=self.flags & (SAMPLED | RANDOM))
 
     @property
     def traceparent(self) -> str:

@@ -87,9 +87,13 @@ def main() -> int:
     programs = build_programs(options.go)
     with pytraceprop.Tracer(propagation=options.propagation) as tracer:
         method = tracer.propagation.method
-    print(f"Linux {platform.release()}, Go {options.go}, {options.rounds} rounds of {options.requests} requests")
+    print(
+        f"Linux {platform.release()}, Go {options.go}, {options.rounds} rounds of {options.requests} requests"
+    )
     print(f"traced: {'spans and propagation by ' + method if method else 'spans only'}")
-    print(f"{'in flight':>9}  {'requests/s':>16}  {'CPU/request':>16}  {'traps/request':>13}  bare CPU/request")
+    print(
+        f"{'in flight':>9}  {'requests/s':>16}  {'CPU/request':>16}  {'traps/request':>13}  bare CPU/request"
+    )
     for concurrency in (16, 1):
         requests = options.requests if concurrency > 1 else options.requests // 4
         rates: dict[bool, list[float]] = {False: [], True: []}

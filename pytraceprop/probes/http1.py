@@ -70,6 +70,28 @@ _CLIENT_FIELDS = (
 )
 _ABSENT = 65535  # FIELD_ABSENT in bpf/records.h
 
+#: What is read at once: struct target's field, the Go type, the fields of struct target that it holds.
+_WINDOWS = (
+    (
+        "request_window",
+        "net/http.Request",
+        ("request_method", "request_url", "request_header", "request_host", "request_ctx"),
+    ),
+    ("netfd_window", "net.netFD", ("netfd_family", "netfd_laddr", "netfd_raddr")),
+    ("tcp_addr_window", "net.TCPAddr", ("tcp_addr_ip", "tcp_addr_port")),
+    ("map_window", "internal/runtime/maps.Map", ("map_used", "map_dir_ptr", "map_dir_len", "map_writing")),
+)
+_CLIENT_WINDOWS = (
+    (
+        "client_response_window",
+        "net/http.Response",
+        ("client_response_status", "client_response_proto_major"),
+    ),
+    ("bufio_window", "bufio.Writer", ("bufio_err", "bufio_buf", "bufio_n", "bufio_wr")),
+)
+_LARGEST_FIELD = 16  # bytes read of one field: a string, or an interface
+_LARGEST_WINDOW = 511  # SCRATCH_MASK in bpf/gomemory.bpf.h
+
 
 class SiteKind(IntEnum):
     """enum site in bpf/records.h."""
@@ -101,6 +123,7 @@ def read(executable: Executable) -> tuple[dict[str, int], ProtocolPlan, dict[int
     fields |= attrs.asdict(
         read_map_layout(executable.image, types, types.field("net/http.Request", "Header").type)
     )
+    _add_windows(executable, fields, _WINDOWS)
     fields["type_tcp_conn"] = types.pointer_to("net.TCPConn")
     try:
         fields["type_tls_conn"] = types.pointer_to("crypto/tls.Conn")
@@ -131,6 +154,17 @@ def _with_fields(
     return side(read_side)
 
 
+def _add_windows(
+    executable: Executable, fields: dict[str, int], windows: Sequence[tuple[str, str, tuple[str, ...]]]
+) -> None:
+    for name, struct, parts in windows:
+        types = executable.types
+        size = min(max(fields[part] for part in parts) + _LARGEST_FIELD, types.size(types.find(struct)))
+        if size > _LARGEST_WINDOW:
+            raise TypeMissing(executable.image.path, f"its type {struct} is larger than expected")
+        fields[name] = size
+
+
 def _site(executable: Executable, program: str, kind: SiteKind, address: int) -> Site:
     return Site(program, int(kind), executable.image.file_offset(address))
 
@@ -154,6 +188,7 @@ def _read_server(executable: Executable, fields: dict[str, int]) -> list[Site]:
 
 def _read_client(executable: Executable, fields: dict[str, int]) -> list[Site]:
     types = executable.types
+    _add_windows(executable, fields, _CLIENT_WINDOWS)
     fields["type_bufio_writer"] = types.pointer_to("bufio.Writer")
     fields["type_persist_conn_writer"] = types.find("net/http.persistConnWriter")
     round_trip = executable.code(_ROUND_TRIP)

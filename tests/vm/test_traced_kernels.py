@@ -115,9 +115,7 @@ def test_check_tells_the_truth_with_and_without_securityfs(lockdown: str, expect
         kernelvm.fetch(KERNEL), ["sh", "-c", script, sys.executable], cwd=ROOT, cmdline=LOCKDOWN[lockdown]
     )
     assert result.exit_code == 0, result.output
-    mounted, unmounted, powerless = (
-        json.loads(text)["lockdown"] for text in result.output.split("====")
-    )
+    mounted, unmounted, powerless = (json.loads(text)["lockdown"] for text in result.output.split("===="))
     assert {name: mounted[name] for name in expected} == expected
     assert (unmounted["mode"], unmounted["write_user"]) == ("unknown", expected["write_user"])
     assert powerless["write_user"] is False

@@ -34,12 +34,16 @@ def counting_runs() -> Iterator[None]:
 @pytest.mark.parametrize("go", ["1.24", "1.27"])
 def test_a_proxied_request_costs_five_traps(go: str) -> None:
     require("needs root")
-    with tempfile.TemporaryDirectory() as name, Chain(build_programs(go), Path(name)) as chain:
-        with pytraceprop.Tracer() as tracer, counting_runs():
-            tracer.attach(chain.pids["middle"])  # one request in, one out
-            driven = chain.drive(REQUESTS, concurrency=8)
-            runs = sum(tracer.core.program_runs(p)[0] for p in ("http1_server", "http1_client"))
-            stats = tracer.stats()
+    with (
+        tempfile.TemporaryDirectory() as name,
+        Chain(build_programs(go), Path(name)) as chain,
+        pytraceprop.Tracer() as tracer,
+        counting_runs(),
+    ):
+        tracer.attach(chain.pids["middle"])  # one request in, one out
+        driven = chain.drive(REQUESTS, concurrency=8)
+        runs = sum(tracer.core.program_runs(p)[0] for p in ("http1_server", "http1_client"))
+        stats = tracer.stats()
     assert driven.failed == 0
     assert stats["server_spans"] == stats["client_spans"] == REQUESTS
     assert 5 * REQUESTS <= runs <= BUDGET * REQUESTS

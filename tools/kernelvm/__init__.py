@@ -12,6 +12,7 @@ guest writes is lost with it, but for one directory that may be shared. No KVM i
 
 from __future__ import annotations
 
+from tools.kernelvm.boot import Result
 from tools.kernelvm.errors import (
     BootFailed,
     CommandTimeout,
@@ -22,7 +23,7 @@ from tools.kernelvm.errors import (
     ToolMissing,
 )
 from tools.kernelvm.kernels import Kernel, fetch
-from tools.kernelvm.machine import Result, run
+from tools.kernelvm.machine import run
 
 __all__ = [
     "BootFailed",

@@ -70,12 +70,13 @@ exec switch_root /new /bin/sh @EXCHANGE@/command
 """
 
 # PID 1 from here on is the shell: it collects orphans while it waits for the command.
+# The redirection is made in a subshell, else dash would add "Killed" to the output.
 # `exit` appears by rename, hence whole; the machine is then switched off without ado.
 _COMMAND = r"""ulimit -Hn 524288
 ulimit -Sn 1024
 cd -- @DIRECTORY@
 : > @EXCHANGE@/started
-setsid env -i @ENVIRONMENT@ /bin/sh -c 'exec "$@"' sh @COMMAND@ </dev/null >>@EXCHANGE@/output 2>&1
+(exec env -i @ENVIRONMENT@ "$(command -v setsid)" @COMMAND@ </dev/null >>@EXCHANGE@/output 2>&1)
 echo $? > @EXCHANGE@/exit.part
 mv @EXCHANGE@/exit.part @EXCHANGE@/exit
 echo o > /proc/sysrq-trigger

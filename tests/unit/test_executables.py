@@ -1,0 +1,162 @@
+"""Real Go programs are read right, and damaged ones are refused with a typed error."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+from pathlib import Path
+
+import capstone
+import pytest
+
+from pytraceprop.errors import ExecutableError, NotGo, UnsupportedExecutable
+from pytraceprop.go import Executable
+from pytraceprop.probes import plan as plans
+from pytraceprop.probes import read_plan
+from pytraceprop.probes.http1 import SiteKind
+from tools import golang
+
+GO = Path(__file__).resolve().parents[1] / "go"
+SERVICE = GO / "chain" / "cmd" / "service"
+RELEASES = ("1.24", "1.25", "1.26", "1.27")
+
+#: What the kernel emulates under a uprobe (arch/x86/kernel/uprobes.c): all else is single-stepped.
+EMULATED = {"push", "call", "jmp", "je", "jne", "nop"}
+
+
+@pytest.fixture(autouse=True)
+def _fresh_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "_cache", type(plans._cache)())
+
+
+def service(go: str, ldflags: str = "") -> Path:
+    return golang.build(SERVICE, go, ldflags=ldflags)
+
+
+@pytest.mark.parametrize("go", RELEASES)
+def test_both_sides_of_http1_are_found_with_and_without_symbols(go: str) -> None:
+    plain, stripped = read_plan(service(go)), read_plan(service(go, "-s -w"))
+    for plan in (plain, stripped):
+        protocol = plan.protocols["http/1.1"]
+        assert (protocol.client.reason, protocol.server.reason) == ("", "")
+        assert protocol.client.possible and protocol.server.possible
+        assert plan.go.startswith(go)
+        assert plan.module == "chain"
+    offsets = {name: n for name, n in plain.fields.items() if not name.startswith("type_")}
+    assert offsets == {name: n for name, n in stripped.fields.items() if not name.startswith("type_")}
+
+
+@pytest.mark.parametrize("go", RELEASES)
+def test_offsets_are_those_the_compiler_says(go: str) -> None:
+    told = dict(
+        line.split()
+        for line in subprocess.run(
+            [golang.build(GO / "offsets", go)], capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+    )
+    fields = read_plan(service(go)).fields
+    assert len(told) >= 10
+    assert {name: fields[name] for name in told} == {name: int(n) for name, n in told.items()}
+
+
+@pytest.mark.parametrize("go", RELEASES)
+def test_every_site_that_a_good_request_hits_is_emulated(go: str) -> None:
+    path = service(go)
+    decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    data = path.read_bytes()
+    kinds = set()
+    for site in read_plan(path).sites:
+        (_, _, mnemonic, _) = next(decoder.disasm_lite(data[site.offset : site.offset + 16], 0))
+        kind = SiteKind(site.kind)
+        kinds.add(kind)
+        if kind == SiteKind.CLIENT_FAIL:
+            assert mnemonic == "ret"
+        else:
+            assert mnemonic in EMULATED, (kind, mnemonic)
+    assert kinds == set(SiteKind)
+
+
+def test_the_context_types_of_the_standard_library_are_known() -> None:
+    with Executable(service("1.27")) as executable:
+        types = executable.types
+        found = types.wrappers(types.field("net/http.Request", "ctx").type, by_field_in="context")
+        for name, offset in (
+            ("cancelCtx", 0),
+            ("valueCtx", 0),
+            ("timerCtx", 0),
+            ("withoutCancelCtx", 0),
+            ("afterFuncCtx", 0),
+        ):
+            assert found[types.find(f"context.{name}")] == offset
+
+
+def test_a_second_process_of_the_same_build_is_served_from_the_cache() -> None:
+    path = service("1.27")
+    started = time.perf_counter()
+    first = read_plan(path)
+    middle = time.perf_counter()
+    second = read_plan(path, display="/elsewhere")
+    ended = time.perf_counter()
+    assert (second.path, second.sites) == ("/elsewhere", first.sites)
+    assert ended - middle < min(0.01, middle - started)
+
+
+def test_a_go_program_without_net_http_is_refused() -> None:
+    with pytest.raises(UnsupportedExecutable, match="no type"):
+        read_plan(golang.build(GO / "hello", "1.27"))
+
+
+def test_maps_of_go_before_1_24_are_refused() -> None:
+    with pytest.raises(UnsupportedExecutable, match=r"before 1\.24"):
+        read_plan(service("1.23.12"))
+
+
+def test_what_is_no_go_executable_is_told_apart(tmp_path: Path) -> None:
+    text, empty, script = tmp_path / "text", tmp_path / "empty", tmp_path / "script"
+    text.write_text("hello" * 100)
+    empty.write_text("")
+    script.write_text("#!/bin/sh\n" + "true\n" * 50)
+    for path in (text, empty, script):
+        with pytest.raises(NotGo) as caught:
+            read_plan(path)
+        assert caught.value.path == str(path)
+    with pytest.raises(FileNotFoundError):
+        read_plan(tmp_path / "nothing")
+    with pytest.raises(ExecutableError):
+        read_plan("/bin/sh")
+
+
+def test_a_truncated_executable_is_refused(tmp_path: Path) -> None:
+    data = service("1.27", "-s -w").read_bytes()
+    damaged = tmp_path / "damaged"
+    for i in range(60):
+        size = len(data) * i // 60
+        damaged.write_bytes(data[:size])
+        with pytest.raises(ExecutableError):
+            read_plan(damaged)
+
+
+def test_flipped_bytes_give_a_plan_or_a_typed_error_in_bounded_time(tmp_path: Path) -> None:
+    path = service("1.27", "-s -w")
+    data = bytearray(path.read_bytes())
+    with Executable(path) as executable:
+        sections = [executable.image.section(name) for name in (".gopclntab", ".go.buildinfo", ".go.module")]
+    regions = [(0, 64), (64, 700), *((s.offset, min(s.size, 4096)) for s in sections)]
+    regions.append((len(data) - 4096, 4096))  # section headers
+    chance = random.Random(20261122)
+    damaged = tmp_path / "damaged"
+    refused = 0
+    for i in range(150):
+        start, size = regions[i % len(regions)]
+        changed = bytearray(data)
+        for _ in range(chance.choice((1, 4, 32))):
+            changed[start + chance.randrange(size)] = chance.choice((0, 0xFF, 0x7F, chance.randrange(256)))
+        damaged.write_bytes(changed)
+        started = time.monotonic()
+        try:
+            read_plan(damaged)
+        except ExecutableError:
+            refused += 1
+        assert time.monotonic() - started < 5
+    assert refused > 20

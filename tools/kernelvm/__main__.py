@@ -57,6 +57,8 @@ def main() -> int:
     except (KernelVMError, NotADirectoryError) as error:
         print(f"kernelvm: {error}", file=sys.stderr)
         return EXIT_TIMEOUT if isinstance(error, CommandTimeout) else EXIT_NO_RESULT
+    for failed_boot in result.failed_boots:
+        print(f"kernelvm: {failed_boot}", file=sys.stderr)
     if arguments.console:
         print(result.console, file=sys.stderr)
     tries = f", {result.attempts} attempts" if result.attempts > 1 else ""

@@ -13,7 +13,7 @@ from typing import BinaryIO, TypedDict
 from tools.kernelvm import virtiofs
 from tools.kernelvm.errors import BootFailed, CommandTimeout, GuestDied, ToolMissing
 from tools.kernelvm.kernels import Kernel
-from tools.kernelvm.processes import read_log, running
+from tools.kernelvm.processes import PROGRAM_POSITION, read_log, running
 
 CPU_MODEL = "max,-cx16"
 """All that qemu can emulate but cmpxchg16b: with it, qemu 7.2 crashed in 3 of 20 boots of 6.12."""
@@ -38,8 +38,8 @@ class Result:
     `exit_code` is the command's, 128 + n if signal n ended it. `output_bytes` is what it
     wrote to standard output and standard error, unchanged. `console` is the guest's kernel
     log, warnings and worse. `boot_seconds` is the time from qemu's start to the command's,
-    `seconds` that of the whole machine, both of the last attempt. `attempts` is 1 unless
-    qemu crashed before the command was started.
+    `seconds` that of the whole machine. `failed_boots` says what became of the machines that
+    ended before the command was started, console included; mostly there are none.
     """
 
     exit_code: int
@@ -47,7 +47,12 @@ class Result:
     console: str
     boot_seconds: float
     seconds: float
-    attempts: int
+    failed_boots: tuple[str, ...] = ()
+
+    @property
+    def attempts(self) -> int:
+        """How often the machine was started until the command was."""
+        return len(self.failed_boots) + 1
 
     @property
     def output(self) -> str:
@@ -110,6 +115,7 @@ class Boot:
         self._console = scratch / "console"
         self._log = scratch / "log"
         self._output = bytearray()
+        self._processes: list[subprocess.Popen[bytes]] = []
 
     def run(self, *, timeout: float, boot_timeout: float) -> Result:
         """Boot, wait for the command's end, return what came out. Both limits are in seconds.
@@ -117,18 +123,21 @@ class Boot:
         Raises BootFailed, GuestDied, CommandTimeout, ToolMissing. Nothing is left running.
         """
         self._exchange.mkdir()
+        # Never to be made while the guest makes it: the virtiofsd in C aborts in such a race.
+        (self._exchange / "output").touch()
         (self._exchange / "command").write_text(self._machine.script, errors="surrogateescape")
         (self._scratch / "initramfs").write_bytes(self._machine.initramfs)
         with contextlib.ExitStack() as stack:
             command = self._machine.qemu_command(self._scratch / "initramfs", self._console)
             for share in self._shares():
                 socket = self._scratch / f"{share.tag}.socket"
-                stack.enter_context(virtiofs.serving(share, socket, self._log))
+                self._processes.append(stack.enter_context(virtiofs.serving(share, socket, self._log)))
                 command += share.qemu_options(socket)
             begin = time.monotonic()
             qemu = stack.enter_context(running(command, self._log))
-            started = self._await_start(qemu, boot_timeout)
-            exit_code = self._await_exit(qemu, started + timeout, timeout)
+            self._processes.append(qemu)
+            started = self._await_start(boot_timeout)
+            exit_code = self._await_exit(started + timeout, timeout)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 qemu.wait(POWER_OFF_SECONDS)
             return Result(
@@ -137,7 +146,6 @@ class Boot:
                 console=read_log(self._console),
                 boot_seconds=started - begin,
                 seconds=time.monotonic() - begin,
-                attempts=self._attempt,
             )
 
     def _shares(self) -> list[virtiofs.Share]:
@@ -149,13 +157,14 @@ class Boot:
             shares.append(virtiofs.Share("share", self._machine.share))
         return shares
 
-    def _await_start(self, qemu: subprocess.Popen[bytes], boot_timeout: float) -> float:
+    def _await_start(self, boot_timeout: float) -> float:
         """Return when (monotonic time) the guest was about to start the command."""
         deadline = time.monotonic() + boot_timeout
         started = self._exchange / "started"
         while not started.exists():
-            if qemu.poll() is not None and not started.exists():
-                raise BootFailed(f"the guest did not boot: {_ending(qemu)}", console=self._said(), ended=True)
+            ending = self._ending()
+            if ending and not started.exists():
+                raise BootFailed(f"the guest did not boot: {ending}", console=self._said(), ended=True)
             if time.monotonic() > deadline:
                 raise BootFailed(
                     f"the guest was not ready after {boot_timeout:g} s", console=self._said(), ended=False
@@ -163,21 +172,19 @@ class Boot:
             time.sleep(_POLL_SECONDS)
         return time.monotonic()
 
-    def _await_exit(self, qemu: subprocess.Popen[bytes], deadline: float, timeout: float) -> int:
+    def _await_exit(self, deadline: float, timeout: float) -> int:
         """Pass the output on until the command ends; return its exit status."""
         exit_status = self._exchange / "exit"
-        (self._exchange / "output").touch()
         with (self._exchange / "output").open("rb") as output:
             while True:
                 # In this order: what is there when the end is seen, is all there is.
-                alive = qemu.poll() is None
+                ending = self._ending()
                 finished = exit_status.exists()
                 self._take(output.read())
                 if finished:
                     return int(exit_status.read_text())
-                if not alive:
-                    what = f"the guest ended while the command ran: {_ending(qemu)}"
-                    raise GuestDied(what, **self._progress())
+                if ending:
+                    raise GuestDied(f"the guest ended while the command ran: {ending}", **self._progress())
                 if time.monotonic() > deadline:
                     raise CommandTimeout(timeout, **self._progress())
                 time.sleep(_POLL_SECONDS)
@@ -188,14 +195,19 @@ class Boot:
             self._stream.write(output)
             self._stream.flush()
 
+    def _ending(self) -> str:
+        """Return which of the machine's programs has ended and how, "" while all run."""
+        for process in self._processes:
+            code = process.poll()
+            if code is not None:
+                assert isinstance(process.args, list)
+                how = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
+                return f"{Path(process.args[PROGRAM_POSITION]).name} {how}"
+        return ""
+
     def _progress(self) -> _Progress:
         return {"console": self._said(), "output": bytes(self._output), "attempts": self._attempt}
 
     def _said(self) -> str:
         """Return the console, and after it what qemu and virtiofsd had to say."""
         return read_log(self._console) + read_log(self._log)
-
-
-def _ending(qemu: subprocess.Popen[bytes]) -> str:
-    code = qemu.returncode
-    return f"qemu was ended by signal {-code}" if code < 0 else f"qemu ended with {code}"

@@ -101,6 +101,12 @@ def _find(series: str, kernels: Path) -> tuple[_Apt, str]:
     """Return the newest package of `series`, and the apt that knows it."""
     system = _Apt()
     package = system.find(series)
+    if package is None and not system.call("apt-cache", "pkgnames", "linux-image-").strip():
+        try:
+            system.update()  # a new machine, which has no lists yet
+        except subprocess.CalledProcessError as error:
+            raise KernelUnavailable(series, f"apt has no package lists: {_why(error)}") from None
+        package = system.find(series)
     if package is not None:
         return system, package
     suite = next((name for key, name in OTHER_SUITES.items() if _belongs(series, key)), BACKPORTS)
@@ -170,7 +176,7 @@ def _download(apt: _Apt, package: str, kernels: Path, series: str) -> None:
                 apt.update()  # the lists may be older than the mirror
                 apt.call("apt-get", "-qq", "download", package, directory=directory)
             (archive,) = directory.glob("*.deb")
-            apt.call("dpkg", "-x", str(archive), str(directory / "tree"))
+            _Apt().call("dpkg", "-x", str(archive), str(directory / "tree"))
         except subprocess.CalledProcessError as error:
             reason = f"cannot fetch {package}: {_why(error)}; try `apt-get update`"
             raise KernelUnavailable(series, reason) from None
@@ -188,5 +194,5 @@ def _open(directory: Path, series: str) -> Kernel:
 
 
 def _why(error: subprocess.CalledProcessError) -> str:
-    lines = [line for line in str(error.stderr).splitlines() if line.startswith("E:")]
+    lines = [line for line in str(error.stderr).splitlines() if line.startswith(("E:", "dpkg"))]
     return " ".join(lines) or f"{error.cmd[0]} ended with {error.returncode}"

@@ -6,6 +6,7 @@ Its root file system is the host's, read-only through virtiofs, under an overlay
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,18 +64,20 @@ def run(
         cpus=cpus,
         memory_mib=memory_mib,
     )
-    consoles = ""
+    failed: list[str] = []
     for attempt in range(1, ATTEMPTS + 1):
         with tempfile.TemporaryDirectory(prefix="kernelvm-") as scratch:
             boot = Boot(machine, Path(scratch), stream, attempt)
             try:
-                return boot.run(timeout=timeout, boot_timeout=boot_timeout)
+                result = boot.run(timeout=timeout, boot_timeout=boot_timeout)
             except BootFailed as error:
                 failure = error
-        consoles += f"[attempt {attempt}: {failure.what}]\n{failure.console}\n"
+            else:
+                return dataclasses.replace(result, failed_boots=tuple(failed))
+        failed.append(f"[attempt {attempt}: {failure.what}]\n{failure.console}")
         if not failure.ended:
             break
-    raise BootFailed(failure.what, console=consoles, attempts=attempt, ended=failure.ended)
+    raise BootFailed(failure.what, console="\n".join(failed), attempts=len(failed), ended=failure.ended)
 
 
 def _directory(path: Path | str) -> Path:

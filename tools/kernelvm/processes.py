@@ -7,6 +7,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+_PREFIX = ("setpriv", "--pdeathsig", "KILL")
+
+PROGRAM_POSITION = len(_PREFIX)
+"""Where in a process's `args` the program stands that was asked for."""
+
 
 @contextlib.contextmanager
 def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
@@ -17,7 +22,7 @@ def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """
     with log.open("ab") as sink:
         process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", *command],
+            [*_PREFIX, *command],
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,

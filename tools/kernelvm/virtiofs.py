@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,8 +49,8 @@ class Share:
 
 
 @contextlib.contextmanager
-def serving(share: Share, socket: Path, log: Path) -> Iterator[None]:
-    """Serve `share` at the unix socket `socket` for as long as the context lasts.
+def serving(share: Share, socket: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Serve `share` at the unix socket `socket` for as long as the context lasts; give the daemon.
 
     Raises ToolMissing when virtiofsd is not installed, BootFailed when it does not start.
     """
@@ -61,7 +62,7 @@ def serving(share: Share, socket: Path, log: Path) -> Iterator[None]:
                     f"virtiofsd does not serve {share.directory}", console=read_log(log), ended=False
                 )
             time.sleep(_POLL_SECONDS)
-        yield
+        yield daemon
 
 
 def _command(share: Share, socket: Path) -> list[str]:

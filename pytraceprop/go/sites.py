@@ -23,6 +23,13 @@ _REGISTER_SLOT = re.compile(r"qword ptr \[rsp \+ (0x[0-9a-f]+|\d+)\]")
 _LOAD = re.compile(r"(\w+), qword ptr \[(\w+)(?: \+ (0x[0-9a-f]+|\d+))?\]")
 
 
+def _names_of(register: str) -> tuple[str, ...]:
+    """A 64-bit register and its parts: rax, eax, ax, al; r8, r8d, r8w, r8b."""
+    if register[1:].isdigit():
+        return (register, *(register + part for part in "dwb"))
+    return (register, "e" + register[1:], register[1:], register[1:].rstrip("x") + "l")
+
+
 class SiteMissing(UnsupportedExecutable):
     """A function has no instruction of the kind that a probe needs."""
 
@@ -158,8 +165,8 @@ class Code:
                 break
             match = _LOAD.fullmatch(one.operands) if one.mnemonic == "mov" else None
             if not match or match[1] != wanted:
-                if one.operands.startswith(f"{wanted},"):
-                    break
+                if one.operands.split(",")[0] in _names_of(wanted):
+                    break  # it is something else by the time of the call
                 continue
             offset = int(match[3], 0) if match[3] else 0
             if match[2] == "rsp":

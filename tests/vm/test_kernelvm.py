@@ -236,7 +236,7 @@ def test_a_directory_that_does_not_exist_is_refused_before_anything_boots(kernel
         kernelvm.run(kernel, ["true"], share="/does/not/exist")
 
 
-def test_a_series_that_nobody_has_is_a_typed_error(tmp_path: Path) -> None:
+def test_what_is_no_kernel_series_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a kernel series"):
         kernelvm.fetch("newest", tmp_path)
 

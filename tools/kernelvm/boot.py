@@ -197,7 +197,7 @@ class Boot:
 
     def _ending(self) -> str:
         """Return which of the machine's programs has ended and how, "" while all run."""
-        for process in self._processes:
+        for process in reversed(self._processes):  # qemu first: when it ends, virtiofsd follows
             code = process.poll()
             if code is not None:
                 assert isinstance(process.args, list)

@@ -1,0 +1,161 @@
+"""Probe sites are found in machine code that has the shape of the compiler's, and refused in other."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from pytraceprop.go import Executable
+from pytraceprop.go.sites import Code, SiteMissing
+from tests.unit.elfwriter import GoELF
+
+CHECK = bytes.fromhex("493b6610 7630")  # cmp rsp, [r14+0x10]; jbe +0x30
+PUSH = bytes.fromhex("55 4889e5")  # push rbp; mov rbp, rsp
+FRAME = bytes.fromhex("4881ec98010000")  # sub rsp, 0x198
+TEST_RBX = bytes.fromhex("4885db")
+NOP = bytes.fromhex("66 0f1f440000")
+RET = b"\xc3"
+
+
+def je(distance: int) -> bytes:
+    return b"\x0f\x84" + struct.pack("<i", distance)
+
+
+def jne(distance: int) -> bytes:
+    return b"\x0f\x85" + struct.pack("<i", distance)
+
+
+class Sample:
+    """A function under test, in an executable with a callee."""
+
+    def __init__(self, directory: Path) -> None:
+        self.go = GoELF()
+        self.callee = self.go.function("callee", RET)
+        self.start = self.go.next_function()
+        self.path = directory / "program"
+
+    def call(self, at: int) -> bytes:
+        """A call of the callee, `at` bytes behind the function's start."""
+        return b"\xe8" + struct.pack("<i", self.callee - (self.start + at + 5))
+
+    def code(self, code: bytes) -> Code:
+        """The function, disassembled."""
+        assert self.go.function("sample", code) == self.start
+        self.path.write_bytes(self.go.build())
+        with Executable(self.path) as executable:
+            return executable.code("sample")
+
+    def function(self):
+        """The callee."""
+        with Executable(self.path) as executable:
+            return executable.function("callee")
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Sample:
+    return Sample(tmp_path)
+
+
+def test_the_entry_is_the_push_after_the_stack_check(sample: Sample) -> None:
+    assert sample.code(CHECK + PUSH + RET).entry() == sample.start + len(CHECK)
+
+
+def test_the_entry_of_a_function_without_stack_check_is_its_first_push(sample: Sample) -> None:
+    assert sample.code(PUSH + RET).entry() == sample.start
+
+
+@pytest.mark.parametrize("code", [RET, TEST_RBX + PUSH + RET, b"\x53" + PUSH + RET])
+def test_a_function_that_begins_otherwise_has_no_entry(sample: Sample, code: bytes) -> None:
+    with pytest.raises(SiteMissing, match="does not begin"):
+        sample.code(code).entry()
+
+
+def test_code_that_is_none_is_refused(sample: Sample) -> None:
+    with pytest.raises(SiteMissing, match="disassembled"):
+        sample.code(PUSH + b"\x06\x06\x06")
+
+
+def test_the_only_call_is_found_and_others_are_refused(sample: Sample) -> None:
+    code = sample.code(PUSH + sample.call(4) + RET)
+    assert code.only_call(sample.function()) == sample.start + 4
+
+
+@pytest.mark.parametrize("times", [0, 2])
+def test_no_call_or_several_are_not_the_only_one(sample: Sample, times: int) -> None:
+    code = PUSH
+    for _ in range(times):
+        code += sample.call(len(code))
+    found = sample.code(code + RET)
+    with pytest.raises(SiteMissing, match=f"{times} times"):
+        found.only_call(sample.function())
+
+
+@pytest.mark.parametrize(
+    "between", [b"", NOP, bytes.fromhex("4889442440"), b"\xeb\x02\x06\x06"[:2] + b"\x90\x90"]
+)
+def test_the_jump_on_a_result_is_found_behind_harmless_instructions(sample: Sample, between: bytes) -> None:
+    head = PUSH + sample.call(4) + between + TEST_RBX
+    code = sample.code(head + je(1) + RET + RET)
+    assert code.test_after(sample.start + 4, "rbx") == (
+        sample.start + len(head),
+        sample.start + len(head) + 6 + 1,
+    )
+
+
+def test_with_the_other_jump_success_falls_through(sample: Sample) -> None:
+    head = PUSH + sample.call(4) + TEST_RBX
+    code = sample.code(head + jne(1) + RET + RET)
+    assert code.test_after(sample.start + 4, "rbx") == (
+        sample.start + len(head),
+        sample.start + len(head) + 6,
+    )
+
+
+@pytest.mark.parametrize("between", [bytes.fromhex("4889c3"), bytes.fromhex("31db"), bytes.fromhex("5b")])
+def test_a_result_that_is_overwritten_first_is_refused(sample: Sample, between: bytes) -> None:
+    code = sample.code(PUSH + sample.call(4) + between + TEST_RBX + je(0) + RET)
+    with pytest.raises(SiteMissing, match="does not test rbx"):
+        code.test_after(sample.start + 4, "rbx")
+
+
+def test_returns_behind_the_cut_are_left_out(sample: Sample) -> None:
+    # test; je success; ret (failure); success: ret
+    code = sample.code(TEST_RBX + je(1) + RET + RET)
+    failure, success = sample.start + 9, sample.start + 10
+    assert code.returns_from(sample.start) == {failure, success}
+    assert code.returns_from(sample.start, without=success) == {failure}
+
+
+def test_a_loop_ends(sample: Sample) -> None:
+    code = sample.code(b"\xeb\xfe" + RET)  # jmp to itself
+    assert code.returns_from(sample.start) == set()
+
+
+SAVE = bytes.fromhex("48898424a8010000")  # mov [rsp+0x1a8], rax
+LOAD = bytes.fromhex("488b9424a8010000")  # mov rdx, [rsp+0x1a8]
+FIELD = bytes.fromhex("488b4238")  # mov rax, [rdx+0x38]
+
+
+def test_the_stack_slot_of_the_receiver_is_found(sample: Sample) -> None:
+    head = PUSH + FRAME + SAVE + LOAD + FIELD
+    code = sample.code(head + sample.call(len(head)) + RET)
+    assert code.receiver_slot(sample.start + len(head), "rax", 0x38) == 0x1A8
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        SAVE + LOAD + bytes.fromhex("488b4240"),  # another field
+        SAVE + bytes.fromhex("4889c2") + FIELD,  # not from the stack
+        LOAD + FIELD,  # never saved
+        SAVE + bytes.fromhex("48899c24a8010000") + LOAD + FIELD,  # overwritten by rbx
+        SAVE + LOAD + FIELD + bytes.fromhex("31c0"),  # the argument is something else in the end
+    ],
+)
+def test_a_receiver_that_cannot_be_told_is_refused(sample: Sample, body: bytes) -> None:
+    head = PUSH + FRAME + body
+    code = sample.code(head + sample.call(len(head)) + RET)
+    with pytest.raises(SiteMissing):
+        code.receiver_slot(sample.start + len(head), "rax", 0x38)

@@ -41,7 +41,7 @@ $(BUILT): $(TOOLS_READY) $(BUILD_INPUTS)
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 
-demo: build ## trace a chain of unmodified Go services and show their spans
+demo: packages build ## trace a chain of unmodified Go services and show their spans
 	$(PYTHON) -m examples.demo
 
 test: packages lint test-unit test-bpf test-vm ## all tests, at a size that fits a coffee break

@@ -30,8 +30,9 @@ def _show_machine(lockdown: pytraceprop.LockdownStatus) -> None:
 
 def _trace(lockdown: pytraceprop.LockdownStatus) -> bool:
     """Starts, attaches, drives, prints; whether propagation was at work."""
-    _title("Starting three Go services: front -> HTTPS -> middle -> HTTP -> back")
+    _title("Building and starting three Go services: front -> HTTPS -> middle -> HTTP -> back")
     print("They know nothing of tracing. HTTP/2 is switched off in them, as this version traces HTTP/1.1.")
+    sys.stdout.flush()
     with (
         tempfile.TemporaryDirectory() as directory,
         Shop(Path(directory)) as shop,
@@ -102,7 +103,7 @@ def main() -> int:
     if propagated or arguments.no_vm:
         return 0
     if shutil.which("qemu-system-x86_64") is None:
-        print("\nInstall qemu-system-x86 to see propagation in a virtual machine.", file=sys.stderr)
+        print("\nInstall qemu-system-x86 to see propagation in a virtual machine.", flush=True)
         return 1
     return _trace_in_vm()
 

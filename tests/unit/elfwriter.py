@@ -1,9 +1,9 @@
-"""Small ELF executables in the shape of Go's, made in memory: tests need no compiler and no samples.
+r"""Small ELF executables in the shape of Go's, made in memory: tests need no compiler and no samples.
 
     go = GoELF("1.27")
     word = go.types.plain("uint64", 8)
     go.types.struct("net/http.Request", [Field("Method", word, 0)], size=8)
-    go.function("main.main", b"\\xc3")
+    go.function("main.main", b"\xc3")
     path.write_bytes(go.build())
 
 The whole file is one segment at BASE, so an address is BASE plus the file offset.

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 from pytraceprop.attachment import Attachment
-from pytraceprop.errors import KernelError, ProcessGone, TracerClosed
+from pytraceprop.errors import KernelError, PrivilegeError, ProcessGone, TracerClosed
 from pytraceprop.lockdown import LockdownStatus
 from pytraceprop.native import COUNTER_NAMES, MAX_TARGETS, Core
 from pytraceprop.probes import read_plan
@@ -112,6 +112,9 @@ class Tracer:
         except FileNotFoundError as error:
             process.close()
             raise ProcessGone(pid) from error
+        except PermissionError as error:
+            process.close()
+            raise PrivilegeError(f"reading the executable of process {pid}", "the right to read it") from error
         except BaseException:
             process.close()
             raise

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 
 import pytest
 
+
+def _fails(*command: str) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, timeout=20).returncode != 0
+    except OSError:
+        return True
+
+
 #: Each reason a test may be skipped for, and whether it is true of this machine.
 REASONS: dict[str, Callable[[], bool]] = {
     "needs root": lambda: os.geteuid() != 0,
+    "needs mount namespaces": lambda: _fails("unshare", "--mount", "true"),  # a chroot has none
+    "needs user namespaces": lambda: _fails("unshare", "--user", "--map-root-user", "--mount", "true"),
     "needs qemu": lambda: shutil.which("qemu-system-x86_64") is None and os.geteuid() != 0,
 }
 

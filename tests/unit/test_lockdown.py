@@ -270,6 +270,7 @@ def ask(*command: str) -> dict[str, object]:
 
 def in_mount_namespace(script: str) -> dict[str, object]:
     """Run `detect` where the shell `script` has mounted things that nobody else sees."""
+    require("needs mount namespaces")
     before = Path("/proc/mounts").read_text()
     answer = ask("unshare", "--mount", "sh", "-c", f'{script}\nexec "$@"', "sh")
     assert Path("/proc/mounts").read_text() == before
@@ -306,7 +307,7 @@ def test_root_without_cap_sys_admin_is_told_which_capability_it_lacks():
 
 def test_full_capabilities_in_a_user_namespace_are_could_not_tell():
     """CapEff is full there, and bpf(2) still says EPERM: it asks the first user namespace."""
-    require("needs root")
+    require("needs user namespaces")
     answer = ask("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", 'exec "$@"', "sh")
     if answer["mode"] in ("integrity", "confidentiality"):
         assert answer["write_user"] is False

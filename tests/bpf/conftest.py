@@ -100,6 +100,15 @@ def cases() -> Iterator[Cases]:
     program.stop()
 
 
+@pytest.fixture
+def program() -> Iterator[Cases]:
+    """The program, for one test alone and not attached to."""
+    require("needs root")
+    program = Cases()
+    yield program
+    program.stop()
+
+
 @pytest.fixture(scope="session")
 def session_tracer() -> Iterator[pytraceprop.Tracer]:
     """A tracer, shared by all tests that do not care."""

@@ -21,14 +21,6 @@ from tests.skips import require
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def program() -> Iterator[Cases]:
-    require("needs root")
-    program = Cases()
-    yield program
-    program.stop()
-
-
 @contextmanager
 def driven(program: Cases) -> Iterator[None]:
     """Sends a request every 50 ms meanwhile."""

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,14 +22,6 @@ from tests.bpf.conftest import Cases
 from tests.skips import require
 
 BREAKPOINT = 0xCC  # what a uprobe puts in place of an instruction's first byte
-
-
-@pytest.fixture
-def program() -> Iterator[Cases]:
-    require("needs root")
-    program = Cases()
-    yield program
-    program.stop()
 
 
 def sites_in_memory(pid: int) -> bytes:

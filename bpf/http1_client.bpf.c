@@ -63,7 +63,7 @@ static __noinline int start_call(const struct here *here, struct pt_regs *regs)
 {
 	const struct target *target = here->target;
 	uint64_t request = read_word(regs->bx + target->transport_request_request);
-	uint64_t call = read_iface(regs->bx + target->transport_request_ctx).data;
+	uint64_t call = read_word(regs->bx + target->transport_request_call);
 	struct request_state *client = find_request(here, &clients, here->goid);
 	struct go_string method, host, path;
 	struct go_iface context;

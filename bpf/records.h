@@ -99,15 +99,20 @@ struct target {
 	uint16_t tcp_conn_fd;
 	uint16_t netfd_family, netfd_laddr, netfd_raddr;
 	uint16_t tcp_addr_ip, tcp_addr_port;
-	uint16_t transport_request_request, transport_request_ctx;
+	uint16_t transport_request_request;
+	uint16_t transport_request_call; /* a word that differs from call to call */
 	uint16_t persist_conn_conn;
 	uint16_t client_response_status, client_response_proto_major;
 	uint16_t bufio_err, bufio_buf, bufio_n, bufio_wr;
 	uint16_t write_receiver; /* rsp + this holds the *Request at the write site */
-	/* A map from string to []string, Swiss layout (Go 1.24 and later). */
+	/*
+	 * A map from string to []string: Swiss layout (Go 1.24 and later), or the older one of buckets,
+	 * of which map_dir_ptr is the array, map_dir_len the old array, map_writing the flags.
+	 */
 	uint16_t map_used, map_dir_ptr, map_dir_len, map_writing;
 	uint16_t table_groups_data, table_groups_mask;
 	uint16_t group_size, group_ctrl, group_keys, group_key_stride, group_elems, group_elem_stride;
+	uint16_t hmap_b, bucket_overflow; /* 0 for Swiss maps */
 };
 
 struct span_record {

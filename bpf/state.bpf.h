@@ -28,7 +28,7 @@ struct address_key {
 struct request_state {
 	uint64_t serial;
 	uint64_t request; /* *http.Request */
-	uint64_t other;	  /* server: *http.response; client: the call's own context */
+	uint64_t other;	  /* server: *http.response; client: what tells this call from others */
 	uint64_t context; /* server: the request's context */
 	struct trace_ids incoming;
 	uint8_t has_incoming;

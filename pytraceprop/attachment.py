@@ -80,6 +80,7 @@ class Attachment:
     @property
     def state(self) -> str:
         """One of "attached", "detached", and "exited" when the process has ended."""
+        self.check_exit()
         return self._state
 
     def attach(self) -> None:

@@ -114,7 +114,9 @@ class Tracer:
             raise ProcessGone(pid) from error
         except PermissionError as error:
             process.close()
-            raise PrivilegeError(f"reading the executable of process {pid}", "the right to read it") from error
+            raise PrivilegeError(
+                f"reading the executable of process {pid}", "the right to read it"
+            ) from error
         except BaseException:
             process.close()
             raise

@@ -31,6 +31,8 @@ BUILD = REPOSITORY / ".build" / "go"
 
 #: The patch release that stands for each Go release in tests.
 RELEASES: Mapping[str, str] = {
+    "1.22": "1.22.12",
+    "1.23": "1.23.12",
     "1.24": "1.24.11",
     "1.25": "1.25.14",
     "1.26": "1.26.11",

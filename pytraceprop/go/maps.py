@@ -1,7 +1,8 @@
 """How this executable lays out its maps from string to []string (http.Header).
 
-Swiss maps came in Go 1.24 (internal/runtime/maps). Their group is an ordinary struct type, so even
-the layouts that experiments choose (mapsplitgroup, Go 1.27) can be read off its descriptor.
+Swiss maps came in Go 1.24 (internal/runtime/maps); before, and with the experiment noswissmap, a map is
+an array of buckets (runtime/map.go). Group and bucket are ordinary struct types, so even the layouts
+that experiments choose (mapsplitgroup, Go 1.27) can be read off their descriptors.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ _LARGEST_GROUP = 511  # what the BPF programs read at once (SCRATCH_MASK)
 
 @attrs.frozen
 class MapLayout:
-    """Offsets in bytes: of internal/runtime/maps.Map and table, and within a group of slots."""
+    """Offsets in bytes: of the map's head and its tables, and within a group of cells.
+
+    For a map of buckets `map_dir_ptr` is the array, `map_dir_len` the old one, `map_writing` the flags,
+    and a group is a bucket. `bucket_overflow` is 0 for Swiss maps.
+    """
 
     map_used: int
     map_dir_ptr: int
@@ -32,17 +37,31 @@ class MapLayout:
     group_key_stride: int
     group_elems: int
     group_elem_stride: int
+    hmap_b: int
+    bucket_overflow: int
+
+
+#: The Go type of a map's head, and the fields of it for map_used, _dir_ptr, _dir_len and _writing.
+_SWISS_HEAD = ("internal/runtime/maps.Map", ("used", "dirPtr", "dirLen", "writing"))
+_BUCKETS_HEAD = ("runtime.hmap", ("count", "buckets", "oldbuckets", "flags"))
+
+
+def map_head(image: Image, types: Types, map_type: int) -> str:
+    """The Go type of the head of a map: which of the two layouts it has."""
+    fields = types.at(types.map_parts(map_type)[2]).fields
+    if "ctrl" in fields:
+        return _SWISS_HEAD[0]
+    if "topbits" in fields:
+        return _BUCKETS_HEAD[0]
+    raise UnsupportedExecutable(image.path, f"its maps have unknown parts: {', '.join(fields)}")
 
 
 def read_map_layout(image: Image, types: Types, map_type: int) -> MapLayout:
-    """The layout of one map type. Raises UnsupportedExecutable for any but Swiss maps."""
+    """The layout of one map type. Raises UnsupportedExecutable where it is not known."""
+    swiss = map_head(image, types, map_type) == _SWISS_HEAD[0]
     key, element, group_type = types.map_parts(map_type)
     group = types.at(group_type)
     fields = group.fields
-    if "ctrl" not in fields:
-        raise UnsupportedExecutable(
-            image.path, "its maps have the layout of Go before 1.24, which is not covered so far"
-        )
     if "slots" in fields:
         slot = types.at(types.element(fields["slots"].type))
         start = fields["slots"].offset
@@ -58,20 +77,30 @@ def read_map_layout(image: Image, types: Types, map_type: int) -> MapLayout:
     if sizes != (16, 24) or not last <= group.size <= _LARGEST_GROUP:
         raise UnsupportedExecutable(image.path, "its header maps have an unknown layout")
 
-    map_fields = types.at(types.find("internal/runtime/maps.Map")).fields
-    groups = types.field("internal/runtime/maps.table", "groups")
-    reference = types.at(groups.type).fields
+    head, names = _SWISS_HEAD if swiss else _BUCKETS_HEAD
+    used, dir_ptr, dir_len, writing = (types.field(head, name).offset for name in names)
+    data = mask = hmap_b = overflow = 0
+    if swiss:
+        groups = types.field("internal/runtime/maps.table", "groups")
+        reference = types.at(groups.type).fields
+        data = groups.offset + reference["data"].offset
+        mask = groups.offset + reference["lengthMask"].offset
+    else:
+        hmap_b = types.field(head, "B").offset
+        overflow = fields["overflow"].offset
     return MapLayout(
-        map_used=map_fields["used"].offset,
-        map_dir_ptr=map_fields["dirPtr"].offset,
-        map_dir_len=map_fields["dirLen"].offset,
-        map_writing=map_fields["writing"].offset,
-        table_groups_data=groups.offset + reference["data"].offset,
-        table_groups_mask=groups.offset + reference["lengthMask"].offset,
+        map_used=used,
+        map_dir_ptr=dir_ptr,
+        map_dir_len=dir_len,
+        map_writing=writing,
+        table_groups_data=data,
+        table_groups_mask=mask,
         group_size=group.size,
-        group_ctrl=fields["ctrl"].offset,
+        group_ctrl=fields["ctrl" if swiss else "topbits"].offset,
         group_keys=keys,
         group_key_stride=key_stride,
         group_elems=elems,
         group_elem_stride=elem_stride,
+        hmap_b=hmap_b,
+        bucket_overflow=overflow,
     )

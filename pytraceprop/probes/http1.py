@@ -12,7 +12,7 @@ from enum import IntEnum
 import attrs
 
 from pytraceprop.go import Executable
-from pytraceprop.go.maps import read_map_layout
+from pytraceprop.go.maps import map_head, read_map_layout
 from pytraceprop.go.types import TypeMissing
 from pytraceprop.probes.plan import ProtocolPlan, Side, Site, side
 
@@ -27,11 +27,15 @@ _WRITE = "net/http.(*Request).write"
 _WRITE_SUBSET = "net/http.Header.writeSubset"
 
 #: Where HTTP/2 clients pass by, so that what is not traced yet is at least counted: the bundle in
-#: net/http up to Go 1.26, its own package from Go 1.27, golang.org/x/net.
-_HTTP2_ROUND_TRIPS = (
-    "net/http.(*http2ClientConn).roundTrip",
-    "net/http/internal/http2.(*ClientConn).roundTrip",
-    "golang.org/x/net/http2.(*ClientConn).roundTrip",
+#: net/http up to Go 1.26, its own package from Go 1.27, golang.org/x/net. Of each pair the first that
+#: there is: RoundTrip is a wrapper since Go 1.24, and not the only one.
+_HTTP2_ROUND_TRIPS = tuple(
+    (f"{owner}).roundTrip", f"{owner}).RoundTrip")
+    for owner in (
+        "net/http.(*http2ClientConn",
+        "net/http/internal/http2.(*ClientConn",
+        "golang.org/x/net/http2.(*ClientConn",
+    )
 )
 
 #: struct target's field, the Go type, the field's name in it.
@@ -59,7 +63,6 @@ _SERVER_FIELDS = (
 )
 _CLIENT_FIELDS = (
     ("transport_request_request", "net/http.transportRequest", "Request"),
-    ("transport_request_ctx", "net/http.transportRequest", "ctx"),
     ("persist_conn_conn", "net/http.persistConn", "conn"),
     ("client_response_status", "net/http.Response", "StatusCode"),
     ("client_response_proto_major", "net/http.Response", "ProtoMajor"),
@@ -79,7 +82,6 @@ _WINDOWS = (
     ),
     ("netfd_window", "net.netFD", ("netfd_family", "netfd_laddr", "netfd_raddr")),
     ("tcp_addr_window", "net.TCPAddr", ("tcp_addr_ip", "tcp_addr_port")),
-    ("map_window", "internal/runtime/maps.Map", ("map_used", "map_dir_ptr", "map_dir_len", "map_writing")),
 )
 _CLIENT_WINDOWS = (
     (
@@ -89,6 +91,7 @@ _CLIENT_WINDOWS = (
     ),
     ("bufio_window", "bufio.Writer", ("bufio_err", "bufio_buf", "bufio_n", "bufio_wr")),
 )
+_MAP_HEAD = ("map_used", "map_dir_ptr", "map_dir_len", "map_writing", "hmap_b")
 _LARGEST_FIELD = 16  # bytes read of one field: a string, or an interface
 _LARGEST_WINDOW = 511  # SCRATCH_MASK in bpf/gomemory.bpf.h
 
@@ -115,15 +118,15 @@ def read(executable: Executable) -> tuple[dict[str, int], ProtocolPlan, dict[int
         (
             *(_SERVE, _SERVE_DEFER, _HANDLER, _HIJACKED),
             *(_ROUND_TRIP, _GET_CONN, _PERSIST_ROUND_TRIP, _WRITE, _WRITE_SUBSET),
-            *_HTTP2_ROUND_TRIPS,
+            *(name for pair in _HTTP2_ROUND_TRIPS for name in pair),
         )
     )
     types = executable.types
     fields = {name: types.field(struct, field).offset for name, struct, field in _FIELDS}
-    fields |= attrs.asdict(
-        read_map_layout(executable.image, types, types.field("net/http.Request", "Header").type)
-    )
-    _add_windows(executable, fields, _WINDOWS)
+    header = types.field("net/http.Request", "Header").type
+    fields |= attrs.asdict(read_map_layout(executable.image, types, header))
+    head = map_head(executable.image, types, header)
+    _add_windows(executable, fields, (*_WINDOWS, ("map_window", head, _MAP_HEAD)))
     fields["type_tcp_conn"] = types.pointer_to("net.TCPConn")
     try:
         fields["type_tls_conn"] = types.pointer_to("crypto/tls.Conn")
@@ -189,6 +192,10 @@ def _read_server(executable: Executable, fields: dict[str, int]) -> list[Site]:
 def _read_client(executable: Executable, fields: dict[str, int]) -> list[Site]:
     types = executable.types
     _add_windows(executable, fields, _CLIENT_WINDOWS)
+    try:  # its own context, made for each call since Go 1.23: the second word of an interface
+        fields["transport_request_call"] = types.field("net/http.transportRequest", "ctx").offset + 8
+    except TypeMissing:  # the caller's *Request, which stays the same when a call is tried again
+        fields["transport_request_call"] = types.field("net/http.transportRequest", "cancelKey").offset
     fields["type_bufio_writer"] = types.pointer_to("bufio.Writer")
     fields["type_persist_conn_writer"] = types.find("net/http.persistConnWriter")
     round_trip = executable.code(_ROUND_TRIP)
@@ -207,9 +214,8 @@ def _read_client(executable: Executable, fields: dict[str, int]) -> list[Site]:
     ]
     # Rare, so single-stepping these does not matter.
     found += [(SiteKind.CLIENT_FAIL, ret) for ret in sorted(round_trip.returns_from(start, without=success))]
-    found += [
-        (SiteKind.HTTP2_CLIENT, executable.code(name).entry())
-        for name in _HTTP2_ROUND_TRIPS
-        if executable.has_function(name)
-    ]
+    for pair in _HTTP2_ROUND_TRIPS:
+        for name in filter(executable.has_function, pair):
+            found.append((SiteKind.HTTP2_CLIENT, executable.code(name).entry()))
+            break
     return [_site(executable, "http1_client", kind, address) for kind, address in found]

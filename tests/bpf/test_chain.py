@@ -18,7 +18,16 @@ REQUESTS = 10_000 if FULL else 2_000
 
 
 @pytest.mark.parametrize(
-    ("go", "ldflags"), [("1.24", ""), ("1.25", ""), ("1.26", "-s -w"), ("1.27", ""), ("1.27", "-s -w")]
+    ("go", "ldflags"),
+    [
+        ("1.22", "-s -w"),
+        ("1.23", ""),
+        ("1.24", ""),
+        ("1.25", ""),
+        ("1.26", "-s -w"),
+        ("1.27", ""),
+        ("1.27", "-s -w"),
+    ],
 )
 def test_every_request_has_its_spans_and_the_right_parents(go: str, ldflags: str) -> None:
     require("needs root")

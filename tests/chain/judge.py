@@ -73,14 +73,21 @@ class Verdict:
 
 
 def judge(
-    driven: Iterable[Json], witness: Iterable[Json], spans: Iterable[Json] | None, *, propagated: bool
+    driven: Iterable[Json],
+    witness: Iterable[Json],
+    spans: Iterable[Json] | None,
+    *,
+    propagated: bool,
+    route: str = ROUTE,
 ) -> Verdict:
     """Compare what was driven, witnessed and traced.
 
     `propagated` says whether the tracer was to inject headers; if not, it must not add any.
     `spans` is None for a run without tracer, of which only answers and headers are judged.
+    `route` is what server spans must tell: nothing before Go 1.23, which has no Request.Pattern.
     """
-    return _Trial(list(driven), list(witness), None if spans is None else list(spans), propagated).verdict()
+    found = None if spans is None else list(spans)
+    return _Trial(list(driven), list(witness), found, propagated, route).verdict()
 
 
 def with_services(spans: Iterable[Json], pids: Mapping[str, int]) -> list[dict[str, Any]]:
@@ -115,8 +122,14 @@ class _Trial:
     """The work of `judge`, with everything indexed by request and service."""
 
     def __init__(
-        self, driven: list[Json], witness: list[Json], spans: list[Json] | None, propagated: bool
+        self,
+        driven: list[Json],
+        witness: list[Json],
+        spans: list[Json] | None,
+        propagated: bool,
+        route: str,
     ) -> None:
+        self.route = route
         self.driven: dict[int, Json] = {record["id"]: record for record in driven}
         self.propagated = propagated
         self.traced = spans is not None
@@ -240,7 +253,7 @@ class _Trial:
             self._check_parent(request, span, span["trace_id"], (None,))
             self.fresh[span["trace_id"]].append((service, request["id"]))
         received = self.seen[service, request["id"]][0]
-        self._check_details(request, span, {"route": ROUTE}, {"peer": received["remote"]})
+        self._check_details(request, span, {"route": self.route}, {"peer": received["remote"]})
 
     def _check_client_span(self, request: Json, call: _Call, span: Json) -> None:
         """A client span is a child of its service's server span, unless the application did it all."""

@@ -19,7 +19,7 @@ from typing import Any
 import attrs
 
 import pytraceprop
-from tests.chain.judge import Verdict, judge, with_services
+from tests.chain.judge import ROUTE, Verdict, judge, with_services
 from tests.chain.services import Chain, Programs, build_programs
 
 SPANS_PER_REQUEST = 5  # three servers, two clients
@@ -89,7 +89,9 @@ def run(programs: Programs, requests: int, concurrency: int = 16, *, propagation
             lockdown = tracer.lockdown.as_dict()
         chain.stop()  # flushes what the services witnessed
         traced = with_services((span.as_dict() for span in spans), chain.pids)
-        verdict = judge(driven.records, chain.witness(), traced, propagated=propagated)
+        major, minor = attachments["front"].go.split(".")[:2]
+        route = ROUTE if (int(major), int(minor)) >= (1, 23) else ""  # Request.Pattern
+        verdict = judge(driven.records, chain.witness(), traced, propagated=propagated, route=route)
     return Run(driven.summary, verdict, stats, found, lockdown, tracer_stats)
 
 

@@ -19,7 +19,7 @@ from tools import golang
 
 GO = Path(__file__).resolve().parents[1] / "go"
 SERVICE = GO / "chain" / "cmd" / "service"
-RELEASES = ("1.24", "1.25", "1.26", "1.27")
+RELEASES = ("1.22", "1.23", "1.24", "1.25", "1.26", "1.27")
 
 #: What the kernel emulates under a uprobe (arch/x86/kernel/uprobes.c): all else is single-stepped.
 EMULATED = {"push", "call", "jmp", "je", "jne", "nop"}
@@ -105,11 +105,6 @@ def test_a_second_process_of_the_same_build_is_served_from_the_cache() -> None:
 def test_a_go_program_without_net_http_is_refused() -> None:
     with pytest.raises(UnsupportedExecutable, match="no type"):
         read_plan(golang.build(GO / "hello", "1.27"))
-
-
-def test_maps_of_go_before_1_24_are_refused() -> None:
-    with pytest.raises(UnsupportedExecutable, match=r"before 1\.24"):
-        read_plan(service("1.23.12"))
 
 
 def test_what_is_no_go_executable_is_told_apart(tmp_path: Path) -> None:

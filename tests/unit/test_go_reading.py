@@ -136,10 +136,28 @@ def test_groups_with_keys_and_elements_apart_are_understood(tmp_path: Path) -> N
     assert (layout.group_elems, layout.group_elem_stride) == (136, 24)
 
 
+def test_buckets_are_understood(tmp_path: Path) -> None:
+    go = GoELF("1.24")
+    types = go.types
+    word = types.plain("uint64", 8)
+    key, element = types.plain("string", 16), types.plain("[]string", 24)
+    names = (("topbits", 0), ("keys", 8), ("elems", 136), ("overflow", 328))
+    parts = [Field(name, word, offset) for name, offset in names]
+    header = types.map(key, element, types.struct("map.bucket", parts, 336, by_pointer=False))
+    head = (("count", 0), ("flags", 8), ("B", 9), ("buckets", 16), ("oldbuckets", 24))
+    types.struct("runtime.hmap", [Field(name, word, offset) for name, offset in head], 48)
+    with opened(tmp_path, go) as executable:
+        layout = read_map_layout(executable.image, executable.types, header)
+    assert (layout.group_size, layout.group_keys, layout.group_elems) == (336, 8, 136)
+    assert (layout.group_key_stride, layout.group_elem_stride) == (16, 24)
+    assert (layout.map_dir_ptr, layout.map_dir_len, layout.map_writing) == (16, 24, 8)
+    assert (layout.hmap_b, layout.bucket_overflow) == (9, 328)
+
+
 @pytest.mark.parametrize(
     ("fields", "size", "reason"),
     [
-        (["topbits", "keys", "elems"], 328, "before 1.24"),
+        (["nonsense", "keys", "elems"], 328, "unknown parts"),
         (["ctrl", "nonsense"], 328, "unknown fields"),
         (["ctrl", "keys", "elems"], 4096, "unknown layout"),
         (["ctrl", "keys", "elems"], 64, "unknown layout"),

@@ -62,7 +62,7 @@ def assert_no_mistakes(found: dict[str, Any]) -> None:
     assert found["verdict"]["spans"] == 5 * REQUESTS
 
 
-@pytest.mark.parametrize("go", ["1.24", "1.27"])
+@pytest.mark.parametrize("go", ["1.22", "1.24", "1.27"])
 def test_without_lockdown_every_call_carries_the_right_context(go: str) -> None:
     found = run_chain(go, "none")
     assert_no_mistakes(found)
@@ -90,7 +90,7 @@ def test_under_lockdown_spans_are_complete_and_nothing_is_written(go: str) -> No
 @pytest.mark.parametrize("lockdown", LOCKDOWN)
 def test_unusual_requests_are_traced_as_on_this_kernel(lockdown: str) -> None:
     require("needs qemu")
-    for go in ("1.24", "1.27"):
+    for go in ("1.22", "1.24", "1.27"):
         golang.build(CASES, go)
     selected = [f"tests/bpf/test_{name}.py" for name in ("incoming", "outgoing", "server_spans", "lifecycle")]
     result = in_guest(["-m", "pytest", "-q", "-p", "no:cacheprovider", *selected], lockdown, 900)

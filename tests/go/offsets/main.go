@@ -19,7 +19,6 @@ func main() {
 	fmt.Println("request_url", unsafe.Offsetof(request.URL))
 	fmt.Println("request_header", unsafe.Offsetof(request.Header))
 	fmt.Println("request_host", unsafe.Offsetof(request.Host))
-	fmt.Println("request_pattern", unsafe.Offsetof(request.Pattern))
 	fmt.Println("url_path", unsafe.Offsetof(address.Path))
 	fmt.Println("url_host", unsafe.Offsetof(address.Host))
 	fmt.Println("client_response_status", unsafe.Offsetof(response.StatusCode))

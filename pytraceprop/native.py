@@ -53,8 +53,22 @@ class Core:
             ffi.new("char *[]", strings), len(paths), ffi.new("struct core_options *", options), error
         )
         if not core:
-            self._raise("loading the BPF programs", error)
+            self._raise("loading the BPF programs (made for Linux 6.6 and later)", error)
         self._core = core
+        try:
+            self._require_uprobe_multi()
+        except BaseException:
+            self.close()
+            raise
+
+    def _require_uprobe_multi(self) -> None:
+        # As libbpf asks it: a kernel that has such links says EBADF of a path that is no file. Other
+        # answers tell nothing, and attaching will.
+        error = ffi.new("struct core_error *")
+        zero = ffi.new("uint64_t[1]")
+        lib.core_attach(self._core, b"http1_server", b"/", 0, zero, zero, 1, error)
+        if error.number == errno.EINVAL:
+            raise FeatureMissing("attaching many probes at once (uprobe-multi)", "6.6")
 
     def _raise(self, action: str, error: Any) -> None:
         number = error.number
@@ -103,7 +117,7 @@ class Core:
     def attach(self, program: str, path: str, pid: int, sites: Iterable[tuple[int, int]]) -> int:
         """Links a program to (offset, cookie) pairs of a file, for one process: the link's descriptor.
 
-        Raises PrivilegeError, FeatureMissing (no uprobe-multi) or KernelError.
+        Raises PrivilegeError or KernelError.
         """
         offsets, cookies = zip(*sites, strict=True)
         error = ffi.new("struct core_error *")
@@ -121,8 +135,6 @@ class Core:
                 )
             )
         if fd < 0:
-            if error.number == errno.EINVAL:
-                raise FeatureMissing("attaching many probes at once (uprobe-multi)", "6.6")
             self._raise(f"attaching {program}", error)
         return fd
 

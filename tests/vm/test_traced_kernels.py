@@ -97,6 +97,19 @@ def test_unusual_requests_are_traced_as_on_this_kernel(lockdown: str) -> None:
     assert result.exit_code == 0, result.output
 
 
+def test_a_kernel_without_uprobe_multi_is_told_by_its_name() -> None:
+    require("needs qemu")
+    result = kernelvm.run(
+        kernelvm.fetch("6.1"), [sys.executable, "-m", "pytraceprop", "check", "--json"], cwd=ROOT
+    )
+    assert result.exit_code == 1
+    found = json.loads(result.output)
+    assert found["tracing"]["possible"] is False
+    assert "uprobe-multi" in found["tracing"]["reason"]
+    assert "Linux 6.6" in found["tracing"]["reason"]
+    assert found["lockdown"]["write_user"] is True
+
+
 @pytest.mark.parametrize(
     ("lockdown", "expected"),
     [

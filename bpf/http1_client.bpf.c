@@ -29,14 +29,16 @@ static void expect_write(const struct here *here, const struct request_state *cl
 	struct request_ref fresh = {.goid = here->goid, .serial = client->serial, .users = 1};
 	struct request_ref *ref;
 
+	if (!bpf_map_update_elem(&writes, &key, &fresh, BPF_NOEXIST))
+		return;
 	ref = bpf_map_lookup_elem(&writes, &key);
-	if (ref) { /* one *Request in two calls at once: which of them is written cannot be told */
-		__sync_fetch_and_add(&ref->users, 1);
-		ref->serial = 0;
+	if (!ref) {
+		count(here, COUNT_MAP_FULL);
 		return;
 	}
-	if (bpf_map_update_elem(&writes, &key, &fresh, BPF_NOEXIST))
-		count(here, COUNT_MAP_FULL);
+	/* One *Request in two calls at once: which of them is being written cannot be told. */
+	__sync_fetch_and_add(&ref->users, 1);
+	ref->serial = 0;
 }
 
 static void forget_write(const struct here *here, const struct request_state *client)

@@ -56,9 +56,10 @@ class Subscription:
         """Lists of spans, none of them empty, until `timeout` seconds have passed (None: until closed)."""
         end = None if timeout is None else time.monotonic() + timeout
         while True:
+            closed = self.closed  # before reading: what comes in between is still read
             if spans := self.read():
                 yield spans
-            elif self.closed:
+            elif closed:
                 return
             remaining = self._interval if end is None else end - time.monotonic()
             if remaining <= 0:
@@ -71,6 +72,7 @@ class Subscription:
         What is unread when the reader stops stays for the next one.
         """
         end = None if timeout is None else time.monotonic() + timeout
+        looked = False
         while True:
             while True:
                 with self._lock:
@@ -78,13 +80,16 @@ class Subscription:
                         break
                     span = self._spans.popleft()
                 yield span
-            if not self.closed and self._drain():
-                continue
-            if self.closed and not self._spans:
-                return
             remaining = 1.0 if end is None else end - time.monotonic()
-            if remaining <= 0:
+            if remaining <= 0 and looked:
                 return
+            looked = True  # at least once, also with a timeout of 0
+            if self.closed:
+                if self._spans:
+                    continue
+                return
+            if self._drain() or remaining <= 0:
+                continue
             self._wait(min(remaining, 1.0))
 
     def __iter__(self) -> Iterator[Span]:

@@ -6,13 +6,14 @@ import re
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from pytraceprop.context import RANDOM, SAMPLED, InvalidTraceparent, TraceContext
 from pytraceprop.errors import TracepropError
+from pytraceprop.native import ffi, lib
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"
@@ -246,3 +247,128 @@ def test_an_invalid_opentelemetry_context_is_refused():
         TraceContext.from_opentelemetry(INVALID_SPAN_CONTEXT)
     with pytest.raises(ValueError, match="ids"):
         TraceContext.from_opentelemetry(SpanContext(1, 0, False, TraceFlags(0)))
+
+
+# The BPF programs' own code, as it is compiled into the core
+
+
+def read_in_bpf(value: bytes) -> TraceContext | None:
+    """Return what the BPF parser makes of the value, None where it refuses it."""
+    trace_id, span_id, flags = ffi.new("uint8_t[16]"), ffi.new("uint8_t[8]"), ffi.new("uint8_t *")
+    if not lib.core_parse_traceparent(value, len(value), trace_id, span_id, flags):
+        return None
+    return TraceContext(
+        int.from_bytes(bytes(trace_id), "big"), int.from_bytes(bytes(span_id), "big"), flags[0]
+    )
+
+
+def field_line(context: TraceContext) -> bytes:
+    """Return the header line that the BPF programs would inject."""
+    line = ffi.new("uint8_t[72]")
+    lib.core_format_field(
+        context.trace_id.to_bytes(16, "big"), context.span_id.to_bytes(8, "big"), context.flags, line
+    )
+    assert bytes(line)[70:] == b"\0\0"
+    return bytes(line)[:70]
+
+
+hexadecimal = "0123456789abcdef"
+versions = st.text(hexadecimal, min_size=2, max_size=2)
+tails = st.just(b"") | st.binary(max_size=14).map(b"-".__add__) | st.binary(max_size=15)
+#: Mostly valid, of 55 to 70 bytes, in any version.
+values = st.builds(
+    lambda version, context, tail: version.encode() + context.traceparent[2:].encode() + tail,
+    versions | st.just("00"),
+    contexts,
+    tails,
+)
+
+
+@st.composite
+def spoilt_values(draw) -> bytes:
+    """A value of which a few bytes are changed, and which may end early."""
+    value = bytearray(draw(values))
+    for _ in range(draw(st.integers(0, 3))):
+        value[draw(st.integers(0, len(value) - 1))] = draw(
+            st.integers(0, 255) | st.sampled_from(b"/:@G`g-0aF\0")
+        )
+    return bytes(value[: draw(st.integers(0, len(value)) | st.just(len(value)))])
+
+
+@pytest.mark.parametrize("value", [GOOD, f"{GOOD}-", f"cc-{GOOD[3:]}-more", f"cc-{GOOD[3:]}more", *INVALID])
+def test_bpf_judges_every_vector_as_python_does(value):
+    data = value.encode()
+    assert read_in_bpf(data) == read(data)
+
+
+@given(values)
+@settings(max_examples=2000)
+def test_bpf_reads_what_python_reads(value):
+    assert read_in_bpf(value) == read(value)
+
+
+@given(spoilt_values())
+@settings(max_examples=4000)
+def test_bpf_agrees_with_python_about_spoilt_values(value):
+    assert read_in_bpf(value) == read(value)
+
+
+@given(st.binary(max_size=70))
+@example(b"-" * 55)
+@example(b"\0" * 55)
+@example(b"\xff" * 70)
+@settings(max_examples=2000)
+def test_bpf_agrees_with_python_about_any_bytes(value):
+    assert read_in_bpf(value) == read(value)
+
+
+@pytest.mark.parametrize("position", [p for p in range(55) if GOOD[p] != "-"])
+def test_bpf_takes_no_byte_for_a_digit_that_python_does_not(position):
+    """All 256 bytes at every place of a digit: BPF decodes eight at a time, without a table."""
+    for byte in range(256):
+        value = GOOD.encode()[:position] + bytes([byte]) + GOOD.encode()[position + 1 :]
+        assert read_in_bpf(value) == read(value), value
+
+
+@pytest.mark.parametrize("position", [2, 35, 52])
+def test_bpf_takes_nothing_but_a_dash_for_a_dash(position):
+    for byte in range(256):
+        value = GOOD.encode()[:position] + bytes([byte]) + GOOD.encode()[position + 1 :]
+        assert (read_in_bpf(value) is not None) == (byte == ord("-"))
+
+
+def test_the_injected_line_is_the_header_to_the_byte():
+    assert field_line(TraceContext.parse(GOOD)) == f"traceparent: {GOOD}\r\n".encode()
+
+
+@given(contexts)
+@settings(max_examples=2000)
+def test_the_injected_line_has_70_bytes_and_reads_back(context):
+    line = field_line(context)
+    assert line == f"traceparent: {context.traceparent}\r\n".encode()
+    assert len(line) == 70
+    assert TraceContext.parse(line[13:-2]) == context == read_in_bpf(line[13:-2])
+
+
+# Where the W3C text says so (numbers as counted from the headings of its section 3.2)
+
+RULES = [
+    ("3.2.2", f"00-{TRACE}-{SPAN}", "lower-case hex"),
+    ("3.2.2.1", f"ff-{TRACE}-{SPAN}-01", "version ff"),
+    ("3.2.2.1", f"0g-{TRACE}-{SPAN}-01", "lower-case hex"),
+    ("3.2.2.2", f"{GOOD}-00", "nothing after the flags"),
+    ("3.2.2.3", f"00-{'0' * 32}-{SPAN}-01", "all-zero trace-id"),
+    ("3.2.2.3", f"00-{TRACE.upper()}-{SPAN}-01", "lower-case hex"),
+    ("3.2.2.4", f"00-{TRACE}-{'0' * 16}-01", "all-zero parent-id"),
+    ("3.2.2.4", f"00-{TRACE}-{SPAN.upper()}-01", "lower-case hex"),
+    ("3.2.2.5", f"00-{TRACE}-{SPAN}-1", "lower-case hex"),
+    ("3.2.4", f"01-{TRACE}-{SPAN}-0", "lower-case hex"),
+    ("3.2.4", f"01-{TRACE}-{SPAN}-01more", "lower-case hex"),
+]
+
+
+@pytest.mark.parametrize(("section", "value", "rule"), RULES)
+def test_each_section_of_the_w3c_text_is_enforced_by_python_and_bpf(section, value, rule):
+    with pytest.raises(InvalidTraceparent, match=rule):
+        TraceContext.parse(value)
+    assert read_in_bpf(value.encode()) is None

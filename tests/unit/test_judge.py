@@ -410,3 +410,39 @@ def test_spans_get_their_service_by_process_id(run: Run) -> None:
     assert run.judge().ok
     run.spans = with_services(run.spans, {"front": 100})
     assert run.judge().counts["extra_spans"] == 3 * REQUESTS
+
+
+def test_two_propagated_requests_merged_into_one_trace_are_wrong(propagated: Run) -> None:
+    """Headers and spans agree with one another all the way down: only the trace is shared."""
+    one, other = [int(r["id"]) for r in propagated.driven if not r["traceparent"] and r["kind"] == "get"][:2]
+    theirs = propagated.span("front", other, "server")["trace_id"]
+    shared = propagated.span("front", one, "server")["trace_id"]
+    for span in propagated.spans:
+        if span["trace_id"] == theirs:
+            span["trace_id"] = shared
+    for record in propagated.witness:
+        record["traceparent"] = [header.replace(theirs, shared) for header in record["traceparent"]]
+    assert_only(propagated.judge(), wrong_parents=2)
+
+
+@pytest.mark.parametrize("service", ["front", "middle"])
+def test_a_forwarded_call_of_another_request_is_wrong(run: Run, service: str) -> None:
+    span = run.span(service, run.request("proxy"), "client")
+    span["parent_span_id"] = run.span(service, 0, "server")["span_id"]
+    assert_only(run.judge(), wrong_parents=1)
+
+
+def test_a_forwarded_header_that_was_replaced_by_our_own_is_altered(propagated: Run) -> None:
+    request_id = propagated.request("proxy")
+    client = propagated.span("front", request_id, "client")
+    received = propagated.received("middle", request_id)
+    received["traceparent"] = [f"00-{client['trace_id']}-{client['span_id']}-01"]
+    assert propagated.judge().counts["altered_headers"] >= 1
+
+
+def test_headers_are_judged_without_spans_too() -> None:
+    run = perfect_run(propagated=False)
+    run.received("back", run.request("get"))["traceparent"] = [f"00-{'a' * 32}-{'b' * 16}-01"]
+    run.received("back", run.request("own"))["traceparent"] *= 2
+    verdict = judge(run.driven, run.witness, None, propagated=False)
+    assert_only(verdict, altered_headers=1, duplicate_headers=1)

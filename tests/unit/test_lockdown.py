@@ -364,3 +364,52 @@ def test_the_compiled_core_is_not_needed():
     )
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout)) == {"mode", "write_user", "reason"}
+
+
+@pytest.mark.parametrize("mode", [*LINES, "unknown"])
+def test_a_machine_without_libbpf_answers_from_the_file_alone(tmp_path, monkeypatch, mode):
+    def missing(*args, **kwargs):
+        raise OSError("libbpf.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    status = LockdownStatus.detect(status_file(tmp_path, LINES.get(mode, "garbage")))
+    assert (status.mode, status.write_user) == (mode, None)
+    assert status.reason.startswith("Could not tell")
+    assert is_one_sentence(status.reason)
+
+
+@pytest.mark.parametrize("content", [LINES["none"], "garbage"])
+@pytest.mark.parametrize("answer", [0, errno.EACCES])
+def test_what_the_kernel_accepts_is_allowed_though_the_capabilities_are_hidden(tmp_path, content, answer):
+    assert detect(status_file(tmp_path, content), answer, sys_admin=None).write_user is True
+
+
+@pytest.mark.parametrize("sys_admin", [True, False, None])
+@pytest.mark.parametrize("answer", [None, 0, errno.EACCES, errno.EINVAL, errno.EPERM, errno.E2BIG])
+@pytest.mark.parametrize("content", [*LINES.values(), "garbage"])
+def test_a_reason_gives_exactly_one_of_four_answers(tmp_path, content, answer, sys_admin):
+    status = detect(status_file(tmp_path, content), answer, sys_admin)
+    kinds = {
+        "allowed": status.reason.startswith("The kernel lets"),
+        "capability": "lacks the capability CAP_SYS_ADMIN" in status.reason,
+        "could not tell": status.reason.startswith("Could not tell"),
+        "refused": status.reason.startswith(("The kernel is in", "The kernel refuses", "The kernel does not")),
+    }
+    assert sum(kinds.values()) == 1, status.reason
+    assert status.write_user is (True if kinds["allowed"] else None if kinds["could not tell"] else False)
+
+
+def test_setpriv_really_takes_cap_sys_admin_away():
+    """Else the test of root without the capability would prove nothing."""
+    require("needs root")
+    done = subprocess.run(
+        ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "cat", "/proc/self/status"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    effective = next(line for line in done.stdout.splitlines() if line.startswith("CapEff:"))
+    bits = int(effective.split()[1], 16)
+    assert not bits >> 21 & 1
+    assert bits, "the other capabilities are left"

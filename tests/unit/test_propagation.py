@@ -34,3 +34,25 @@ def test_off_is_off_wherever_it_would_be_allowed() -> None:
 def test_what_is_no_wish_is_an_error_that_names_them(wish: str | list[str]) -> None:
     with pytest.raises(ValueError, match="'auto', 'off' or a list of user-memory"):
         choose(wish, ALLOWED)
+
+
+@pytest.mark.parametrize("status", [LOCKED, UNSURE])
+def test_asking_for_user_memory_does_not_make_it_possible(status: LockdownStatus) -> None:
+    assert choose(["user-memory"], status).method is None
+    assert choose(["user-memory"], status).reason == status.reason
+
+
+@pytest.mark.parametrize("status", [ALLOWED, LOCKED, UNSURE])
+def test_off_gives_its_own_reason_on_every_kernel(status: LockdownStatus) -> None:
+    assert choose("off", status) == choose("off", ALLOWED)
+
+
+def test_a_choice_can_be_printed() -> None:
+    chosen = choose("auto", ALLOWED)
+    assert str(chosen) == f"user-memory: {chosen.reason}"
+
+
+@pytest.mark.parametrize("wish", [["off"], ["auto"], "AUTO", " off", None, b"auto", [None]])
+def test_a_near_miss_is_no_wish(wish: object) -> None:
+    with pytest.raises(ValueError, match="propagation must be"):
+        choose(wish, ALLOWED)  # type: ignore[arg-type]

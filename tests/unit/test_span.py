@@ -135,3 +135,46 @@ def test_python_and_c_agree_on_the_size_of_a_record() -> None:
     assert ffi.sizeof("struct span_record") == RECORD_SIZE == len(record())
     with pytest.raises(struct.error):
         decode(record()[:-1])
+
+
+@pytest.mark.parametrize(("written", "expected"), [(0, False), (1, True)])
+def test_a_shortened_text_is_told(written: int, expected: bool) -> None:
+    (span,) = decode(record(truncated=written, path=b"/" + b"x" * 191))
+    assert span.truncated is expected
+    assert len(span.path) == 192
+
+
+def test_a_text_cut_inside_a_character_is_still_a_text() -> None:
+    whole = "/caf\u00e9".encode()
+    (span,) = decode(record(path=whole[:-1], truncated=1))
+    assert span.path == "/caf\ufffd"
+
+
+def test_what_lies_behind_a_texts_length_is_not_read() -> None:
+    spoilt = bytearray(record(path=b"/short"))
+    one = ffi.from_buffer("struct span_record *", spoilt)
+    ffi.memmove(one.path, b"/short-and-secret", 17)
+    assert decode(bytes(spoilt))[0].path == "/short"
+
+
+def test_peer_and_local_are_not_confused() -> None:
+    ours, theirs = bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2])
+    (span,) = decode(
+        record(peer_ip=theirs, peer_ip_len=4, peer_port=1, local_ip=ours, local_ip_len=4, local_port=65535)
+    )
+    assert (span.peer, span.local) == ("10.0.0.2:1", "10.0.0.1:65535")
+
+
+@given(st.binary(max_size=96), st.binary(min_size=16, max_size=16), st.integers(0, 255))
+def test_no_host_or_address_can_break_a_span(host: bytes, ip: bytes, length: int) -> None:
+    (span,) = decode(record(host=host, peer_ip=ip, peer_ip_len=length, local_ip=ip, local_ip_len=length))
+    assert json.loads(json.dumps(span.as_dict()))["host"] == host.decode("utf-8", "replace")
+    assert (span.peer is None) == (length not in (4, 16))
+
+
+def test_a_dict_has_the_name_and_every_field() -> None:
+    (span,) = decode(record(route=b"GET /order/{id}", goid=7, trace_flags=3))
+    written = span.as_dict()
+    assert written["name"] == "GET /order/{id}"
+    assert {name: getattr(span, name) for name in written} == written
+    assert set(written) == {"name", *(field for field in Span.__slots__ if field != "__weakref__")}

@@ -10,6 +10,7 @@ from pytraceprop.go.image import Image
 _MAGIC = b"\xff Go buildinf:"
 _INLINE = 2  # flag: strings follow the header (Go 1.18)
 _SENTINEL = 16  # bytes around the module text
+_LARGEST = 1 << 24  # bytes; a thousand modules take below 100 KiB
 
 
 @attrs.frozen
@@ -25,6 +26,8 @@ class BuildInfo:
 def read_build_info(image: Image) -> BuildInfo:
     """Reads the section. Raises NotGo, UnsupportedExecutable (before Go 1.18), MalformedExecutable."""
     section = image.section(".go.buildinfo")
+    if section.size > _LARGEST:
+        raise MalformedExecutable(image.path, ".go.buildinfo is absurdly large")
     blob = image.data[section.offset : section.offset + section.size]
     if not blob.startswith(_MAGIC) or len(blob) < 32:
         raise MalformedExecutable(image.path, ".go.buildinfo does not begin with its magic")

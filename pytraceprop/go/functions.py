@@ -17,7 +17,7 @@ from pytraceprop.go.moduledata import ModuleData
 
 _MAGICS = (0xFFFFFFF1, 0xFFFFFFF0)
 _HEADER = struct.Struct("<IHBBQQQQQQQQ")
-_MAX_FUNCTIONS = 1 << 24
+_MAX_FUNCTIONS = 1 << 22  # the largest programs have some 300 000
 
 
 @attrs.frozen

@@ -19,7 +19,11 @@ _ET_EXEC, _ET_DYN = 2, 3
 _EM_X86_64 = 62
 _PT_LOAD, _PT_NOTE = 1, 4
 _SHT_NOBITS = 8
-_MAX_HEADERS = 4096  # program or section headers; real executables have below a hundred
+_MAX_SEGMENTS = 128  # program headers; Go's linker writes about ten
+_MAX_SECTIONS = 4096  # real executables have below a hundred
+_LONGEST_NAME = 256  # of a section
+_LARGEST_FILE = 1 << 32  # twice what Go's linker can address; sparse files cost nothing to make
+_LONGEST_BUILD_ID = 1024
 
 
 @attrs.frozen
@@ -53,7 +57,16 @@ class Image:
         """Maps the file at `path`; messages call it `display` (a /proc path says little)."""
         self.path = display or os.fspath(path)
         with open(path, "rb") as file:  # noqa: PTH123 (a path under /proc must not be resolved)
-            self.file_size = os.fstat(file.fileno()).st_size
+            status = os.fstat(file.fileno())
+            self.file_size = status.st_size
+            #: Equal for the same unchanged file alone, whatever the file says of itself.
+            self.identity = (
+                status.st_dev,
+                status.st_ino,
+                status.st_size,
+                status.st_mtime_ns,
+                status.st_ctime_ns,
+            )
             if self.file_size < _EHDR.size:
                 raise NotGo(self.path, "not an executable: too short for an ELF header")
             self.data = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
@@ -87,7 +100,9 @@ class Image:
             raise UnsupportedExecutable(self.path, "position-independent executables are not covered so far")
         if kind != _ET_EXEC:
             raise NotGo(self.path, "an ELF file, but not an executable")
-        if max(phnum, shnum) > _MAX_HEADERS:
+        if self.file_size > _LARGEST_FILE:
+            raise UnsupportedExecutable(self.path, "it is larger than 4 GiB")
+        if phnum > _MAX_SEGMENTS or shnum > _MAX_SECTIONS:
             raise MalformedExecutable(self.path, "it has an absurd number of headers")
         headers = [self._unpack(_PHDR, phoff + i * _PHDR.size) for i in range(phnum)]
         self.segments = [
@@ -111,8 +126,10 @@ class Image:
 
     def _string(self, table: int, size: int, index: int) -> str:
         start = table + index
-        end = self.data.find(b"\0", start, min(table + size, self.file_size))
-        if index >= size or end < 0:
+        end = -1
+        if index < size and start < self.file_size:
+            end = self.data.find(b"\0", start, min(table + size, start + _LONGEST_NAME, self.file_size))
+        if end < 0:
             raise MalformedExecutable(self.path, "a section's name lies outside the file")
         return self.data[start:end].decode("utf-8", "replace")
 
@@ -165,6 +182,6 @@ class Image:
                 continue
             name_size, size, _ = struct.unpack_from("<III", self.data, section.offset)
             start = section.offset + 12 + (name_size + 3) // 4 * 4
-            if start + size <= section.offset + section.size:
+            if 0 < size <= _LONGEST_BUILD_ID and start + size <= section.offset + section.size:
                 return self.data[start : start + size].hex()
         return ""

@@ -65,7 +65,7 @@ def read_map_layout(image: Image, types: Types, map_type: int) -> MapLayout:
     if "slots" in fields:
         slot = types.at(types.element(fields["slots"].type))
         start = fields["slots"].offset
-        keys, elems = start + slot.fields["key"].offset, start + slot.fields["elem"].offset
+        keys, elems = (start + slot.field(image.path, name).offset for name in ("key", "elem"))
         key_stride = elem_stride = slot.size
     elif "keys" in fields and "elems" in fields:
         keys, elems = fields["keys"].offset, fields["elems"].offset
@@ -73,21 +73,27 @@ def read_map_layout(image: Image, types: Types, map_type: int) -> MapLayout:
     else:
         raise UnsupportedExecutable(image.path, f"its map groups have unknown fields: {', '.join(fields)}")
     sizes = types.size(key), types.size(element)
-    last = max(keys + (_SLOTS - 1) * key_stride + sizes[0], elems + (_SLOTS - 1) * elem_stride + sizes[1])
+    control = fields["ctrl" if swiss else "topbits"].offset
+    overflow = 0 if swiss else group.field(image.path, "overflow").offset
+    last = max(
+        keys + (_SLOTS - 1) * key_stride + sizes[0],
+        elems + (_SLOTS - 1) * elem_stride + sizes[1],
+        control + _SLOTS,
+        overflow + 8,
+    )
     if sizes != (16, 24) or not last <= group.size <= _LARGEST_GROUP:
         raise UnsupportedExecutable(image.path, "its header maps have an unknown layout")
 
     head, names = _SWISS_HEAD if swiss else _BUCKETS_HEAD
     used, dir_ptr, dir_len, writing = (types.field(head, name).offset for name in names)
-    data = mask = hmap_b = overflow = 0
+    data = mask = hmap_b = 0
     if swiss:
         groups = types.field("internal/runtime/maps.table", "groups")
-        reference = types.at(groups.type).fields
-        data = groups.offset + reference["data"].offset
-        mask = groups.offset + reference["lengthMask"].offset
+        reference = types.at(groups.type)
+        data = groups.offset + reference.field(image.path, "data").offset
+        mask = groups.offset + reference.field(image.path, "lengthMask").offset
     else:
         hmap_b = types.field(head, "B").offset
-        overflow = fields["overflow"].offset
     return MapLayout(
         map_used=used,
         map_dir_ptr=dir_ptr,
@@ -96,7 +102,7 @@ def read_map_layout(image: Image, types: Types, map_type: int) -> MapLayout:
         table_groups_data=data,
         table_groups_mask=mask,
         group_size=group.size,
-        group_ctrl=fields["ctrl" if swiss else "topbits"].offset,
+        group_ctrl=control,
         group_keys=keys,
         group_key_stride=key_stride,
         group_elems=elems,

@@ -18,6 +18,7 @@ _WORDS = 64
 _TEXT, _ETEXT = 22, 23
 _TYPES = 37
 _TYPELINKS_CANDIDATES = (44, 45)
+_MAX_CANDIDATES = 4096
 _SECTIONS = (".go.module", ".noptrdata", ".data", ".data.rel.ro")
 
 
@@ -43,18 +44,20 @@ def find_module_data(image: Image) -> ModuleData:
     Raises NotGo, MalformedExecutable, or UnsupportedExecutable when no candidate makes sense.
     """
     needle = struct.pack("<Q", image.section(".gopclntab").address)
+    left = _MAX_CANDIDATES
     for name in _SECTIONS:
         if name not in image.sections:
             continue
         section = image.section(name)
         end = section.offset + section.size
         at = image.data.find(needle, section.offset, end)
-        while at >= 0:
+        while at >= 0 and left:
+            left -= 1
             if (at - section.offset) % 8 == 0 and at + 8 * _WORDS <= image.file_size:
                 found = _interpret(image, struct.unpack_from(f"<{_WORDS}Q", image.data, at))
                 if found:
                     return found
-            at = image.data.find(needle, at + 8, end)
+            at = image.data.find(needle, at + 1, end)
     raise UnsupportedExecutable(image.path, "its runtime.moduledata has a layout that is not known")
 
 

@@ -19,6 +19,7 @@ from pytraceprop.go.image import Image
 
 _PROLOGUE = frozenset({"lea", "cmp", "jbe", "mov", "sub", "nop"})
 _PROLOGUE_LENGTH = 8
+_LARGEST_FUNCTION = 1 << 16  # bytes; those of net/http have below 10 000
 _REGISTER_SLOT = re.compile(r"qword ptr \[rsp \+ (0x[0-9a-f]+|\d+)\]")
 _LOAD = re.compile(r"(\w+), qword ptr \[(\w+)(?: \+ (0x[0-9a-f]+|\d+))?\]")
 
@@ -71,6 +72,8 @@ class Code:
         """Disassembles it whole. Raises SiteMissing where an instruction cannot be decoded."""
         self.function = function
         self._path = image.path
+        if function.end - function.start > _LARGEST_FUNCTION:
+            raise self.missing("is absurdly large")
         decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
         code = image.read(function.start, function.end - function.start)
         self.instructions = [Instruction(*row) for row in decoder.disasm_lite(code, function.start)]
@@ -112,6 +115,8 @@ class Code:
         """
         index = self._at[call] + 1
         for _ in range(16):
+            if index + 1 >= len(self.instructions):
+                break
             one = self.instructions[index]
             if one.mnemonic == "jmp" and one.target in self._at:
                 index = self._at[one.target]
@@ -178,12 +183,20 @@ class Code:
         if slot is None:
             raise self.missing(f"does not load the receiver of the call at {call:#x} from the stack")
         stores = [
-            one.operands.rpartition(", ")[2]
+            (one.address, one.operands.rpartition(", ")[2])
             for one in self.instructions
             if one.mnemonic == "mov"
             and (match := _REGISTER_SLOT.match(one.operands))
             and int(match[1], 0) == slot
         ]
-        if stores[:1] != ["rax"] or any(source != "rax" for source in stores):
+        if [source for _, source in stores] != ["rax"] or not self._has_receiver(stores[0][0]):
             raise self.missing("keeps something else where its receiver was expected")
         return slot
+
+    def _has_receiver(self, address: int) -> bool:
+        """Whether nothing can have changed RAX between the function's start and an address."""
+        for one in self.instructions[: self._at[address]]:
+            reads = one.mnemonic in ("cmp", "test", "push", "jbe", "jb", "nop")
+            if one.mnemonic == "call" or (not reads and one.operands.split(",")[0] in _names_of("rax")):
+                return False
+        return True

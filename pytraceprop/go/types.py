@@ -24,6 +24,10 @@ _EMBEDDED = 8  # name flag (Go 1.19)
 _POINTER_HEAD = struct.pack("<QQ", 8, 8)  # a pointer type's size and pointer bytes
 _STRUCT_BODY = 80  # bytes of a struct's descriptor before its uncommon part
 _MAX_FIELDS = 4096
+_MAX_TYPES = 1 << 20  # some 100 000 in the largest programs
+_MAX_FIELDS_IN_ALL = 1 << 21
+_MAX_DEPTH = 16  # of embedding
+_LONGEST_NAME = 512  # bytes; what is longer is cut, since nobody asks for it
 
 
 @attrs.frozen
@@ -45,6 +49,12 @@ class Struct:
     size: int
     fields: dict[str, Field]
 
+    def field(self, path: str, name: str) -> Field:
+        """One field. Raises TypeMissing, which names the executable at `path`."""
+        if name not in self.fields:
+            raise TypeMissing(path, f"its type {self.name} has no field {name}")
+        return self.fields[name]
+
 
 class TypeMissing(UnsupportedExecutable):
     """A type, or a field of one, that an executable does not have under that name."""
@@ -63,12 +73,14 @@ class Types:
             if address not in self._pointer_of:
                 self._pointer_of[address] = pointer
                 self._by_name.setdefault(self._name_of(address), []).append(address)
+                if len(self._pointer_of) > _MAX_TYPES:
+                    raise MalformedExecutable(image.path, "it has an absurd number of types")
 
     def _pointers(self) -> Iterator[tuple[int, int]]:
         image, module = self._image, self._module
         data = image.data
-        base = image.file_offset(module.types)
         span = module.types_end - module.types
+        base = image.file_offset(module.types, span)
         if module.typelinks:
             start, length = module.typelinks
             offsets: Iterator[int] = iter(image.unpack(f"<{length}i", start))
@@ -98,16 +110,19 @@ class Types:
         image = self._image
         at = image.file_offset(address, 2)
         length = shift = 0
-        for i in range(1, 6):
-            byte = image.data[at + i]
+        start = at + 1
+        for byte in image.data[at + 1 : at + 6]:
+            start += 1
             length |= (byte & 0x7F) << shift
             shift += 7
             if byte < 0x80:
                 break
-        start = at + i + 1
+        else:
+            length = image.file_size
         if start + length > image.file_size:
             raise MalformedExecutable(image.path, "a type's name lies outside the file")
-        return image.data[start : start + length].decode("utf-8", "replace"), image.data[at]
+        end = start + min(length, _LONGEST_NAME)
+        return image.data[start:end].decode("utf-8", "replace"), image.data[at]
 
     def _name_of(self, address: int) -> str:
         name, _ = self._text(self._module.types + self._image.unpack("<i", address + 40)[0])
@@ -149,19 +164,16 @@ class Types:
             fields[name] = Field(name, offset, kind, bool(flags & _EMBEDDED))
         return Struct(self._name_of(address), address, self.size(address), fields)
 
-    def _raw_fields(self, address: int) -> Iterator[tuple[int, int, int]]:
+    def _raw_fields(self, address: int) -> list[tuple[int, int, int]]:
         start, count = self._image.unpack("<QQ", address + 56)
         if count > _MAX_FIELDS:
             raise MalformedExecutable(self._image.path, "a struct type has an absurd number of fields")
         words = self._image.unpack(f"<{3 * count}Q", start) if count else ()
-        return zip(words[0::3], words[1::3], words[2::3], strict=True)
+        return list(zip(words[0::3], words[1::3], words[2::3], strict=True))
 
     def field(self, name: str, field: str) -> Field:
         """One field of a struct type. Raises TypeMissing."""
-        found = self.at(self.find(name)).fields.get(field)
-        if found is None:
-            raise TypeMissing(self._image.path, f"its type {name} has no field {field}")
-        return found
+        return self.at(self.find(name)).field(self._image.path, field)
 
     def element(self, address: int) -> int:
         """The descriptor's address of what a pointer or an array is of."""
@@ -173,25 +185,32 @@ class Types:
         return key, element, group
 
     def wrappers(self, interface: int, by_field_in: str) -> dict[int, int]:
-        """Types that embed the interface (at any depth, by value), and where it is in them.
+        """Types that embed the interface (by value, up to 16 levels deep), and where it is in them.
 
         Keys are descriptors' addresses of the structs and of pointers to them, values are offsets in
         bytes. In the package `by_field_in` a plain field counts like an embedded one.
         """
         offsets: dict[int, int] = {}
         known = {interface: 0}
-        while known:
+        for _ in range(_MAX_DEPTH):
             found = {}
+            left = _MAX_FIELDS_IN_ALL
             for address in self._pointer_of:
                 if address in offsets:
                     continue
-                for name_at, kind, offset in self._raw_fields(address):
+                rows = self._raw_fields(address)
+                left -= len(rows)
+                if left < 0:
+                    raise MalformedExecutable(self._image.path, "its types have absurdly many fields")
+                for name_at, kind, offset in rows:
                     if kind not in known:
                         continue
                     embedded = self._text(name_at)[1] & _EMBEDDED
                     if embedded or self._package_of(address) == by_field_in:
                         found[address] = offset + known[kind]
                         break
+            if not found:
+                break
             offsets.update(found)
             known = found
         return offsets | {self._pointer_of[a]: o for a, o in offsets.items()}

@@ -11,6 +11,7 @@ from enum import IntEnum
 
 import attrs
 
+from pytraceprop.errors import MalformedExecutable
 from pytraceprop.go import Executable
 from pytraceprop.go.maps import map_head, read_map_layout
 from pytraceprop.go.types import TypeMissing
@@ -72,6 +73,7 @@ _CLIENT_FIELDS = (
     ("bufio_wr", "bufio.Writer", "wr"),
 )
 _ABSENT = 65535  # FIELD_ABSENT in bpf/records.h
+_LARGEST_ADDRESS = (1 << 64) - 1
 
 #: What is read at once: struct target's field, the Go type, the fields of struct target that it holds.
 _WINDOWS = (
@@ -140,6 +142,10 @@ def read(executable: Executable) -> tuple[dict[str, int], ProtocolPlan, dict[int
     context_types = types.wrappers(types.field("net/http.Request", "ctx").type, by_field_in="context")
     server = _with_fields(executable, fields, _SERVER_FIELDS, _read_server)
     client = _with_fields(executable, fields, _CLIENT_FIELDS, _read_client)
+    for name, value in fields.items():
+        if value > (_LARGEST_ADDRESS if name.startswith("type_") else _ABSENT):
+            raise MalformedExecutable(executable.image.path, f"its {name} is absurdly large")
+    context_types = {t: o for t, o in context_types.items() if t <= _LARGEST_ADDRESS and o < _ABSENT}
     return fields, ProtocolPlan(client=client, server=server), context_types
 
 

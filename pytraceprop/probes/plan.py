@@ -80,7 +80,7 @@ _cache_lock = threading.Lock()
 
 
 def read_plan(path: str | os.PathLike[str], display: str | None = None) -> Plan:
-    """Reads an executable, once per build: a second process of the same build costs next to nothing.
+    """Reads an executable, once per file: a second process of the same file costs next to nothing.
 
     Raises NotGo, UnsupportedExecutable, MalformedExecutable, or OSError when it cannot be opened.
     """
@@ -89,13 +89,12 @@ def read_plan(path: str | os.PathLike[str], display: str | None = None) -> Plan:
     with Executable(path, display) as executable:
         image = executable.image
         build_id = image.note_build_id()
-        # strip moves sections about but keeps the build id, hence the size.
-        key = (build_id or os.fspath(path), image.file_size, len(image.sections))
-        if build_id:
-            with _cache_lock:
-                if key in _cache:
-                    _cache.move_to_end(key)
-                    return attrs.evolve(_cache[key], path=image.path)
+        # Never by build id: the linker takes any (Bazel's is "redacted"), and a file may claim another's.
+        key = image.identity
+        with _cache_lock:
+            if key in _cache:
+                _cache.move_to_end(key)
+                return attrs.evolve(_cache[key], path=image.path)
         fields, protocol, context_types = http1.read(executable)
         plan = Plan(
             path=image.path,
@@ -106,9 +105,8 @@ def read_plan(path: str | os.PathLike[str], display: str | None = None) -> Plan:
             fields=fields,
             context_types=context_types,
         )
-    if build_id:
-        with _cache_lock:
-            _cache[key] = plan
-            while len(_cache) > _CACHE_SIZE:
-                _cache.popitem(last=False)
+    with _cache_lock:
+        _cache[key] = plan
+        while len(_cache) > _CACHE_SIZE:
+            _cache.popitem(last=False)
     return plan

@@ -393,7 +393,9 @@ def test_a_reason_gives_exactly_one_of_four_answers(tmp_path, content, answer, s
         "allowed": status.reason.startswith("The kernel lets"),
         "capability": "lacks the capability CAP_SYS_ADMIN" in status.reason,
         "could not tell": status.reason.startswith("Could not tell"),
-        "refused": status.reason.startswith(("The kernel is in", "The kernel refuses", "The kernel does not")),
+        "refused": status.reason.startswith(
+            ("The kernel is in", "The kernel refuses", "The kernel does not")
+        ),
     }
     assert sum(kinds.values()) == 1, status.reason
     assert status.write_user is (True if kinds["allowed"] else None if kinds["could not tell"] else False)

@@ -72,33 +72,38 @@ class Subscription:
         What is unread when the reader stops stays for the next one.
         """
         end = None if timeout is None else time.monotonic() + timeout
-        looked = False
         while True:
-            while True:
+            closed = self.closed  # before looking: what comes in between is still read
+            if not closed:
+                self._drain()
+            for _ in range(len(self._spans)):  # not what comes meanwhile: the clock is asked first
                 with self._lock:
                     if not self._spans:
                         break
                     span = self._spans.popleft()
                 yield span
+            if closed and not self._spans:
+                return
             remaining = 1.0 if end is None else end - time.monotonic()
-            if remaining <= 0 and looked:
+            if remaining <= 0:
                 return
-            looked = True  # at least once, also with a timeout of 0
-            if self.closed:
-                if self._spans:
-                    continue
-                return
-            if self._drain() or remaining <= 0:
-                continue
-            self._wait(min(remaining, 1.0))
+            if not self._spans:
+                self._wait(min(remaining, 1.0))
 
     def __iter__(self) -> Iterator[Span]:
         return self.spans()
 
-    async def __aiter__(self) -> AsyncIterator[Span]:
+    async def async_batches(self) -> AsyncIterator[list[Span]]:
+        """The same as `batches` for `async for` under asyncio, until closed."""
         while True:
-            for span in self.read():
-                yield span
-            if self.closed and not self._spans:
+            closed = self.closed
+            if spans := self.read():
+                yield spans
+            elif closed:
                 return
             await asyncio.sleep(self._interval)
+
+    async def __aiter__(self) -> AsyncIterator[Span]:
+        async for spans in self.async_batches():
+            for span in spans:
+                yield span

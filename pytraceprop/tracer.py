@@ -77,6 +77,7 @@ class Tracer:
         self._retired = dict.fromkeys(COUNTER_NAMES, 0)
         self._subscriptions: list[Subscription] = []
         self._default: Subscription | None = None
+        self._dropped = 0  # by subscriptions that are closed
         self._last_exit_check = 0.0
         self._closed = False
         _live.add(self)
@@ -168,6 +169,7 @@ class Tracer:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._timer, 8)
             self._check_exits()
+            self._forget_closed_subscriptions()
             if not self._subscriptions:
                 return 0
             total = 0
@@ -207,8 +209,13 @@ class Tracer:
         with self._lock:
             self._check_open()
             subscription = Subscription(maxlen, self._interval, self._wait, self._drain_for_reader)
-            self._subscriptions = [s for s in self._subscriptions if not s.closed] + [subscription]
+            self._subscriptions.append(subscription)
             return subscription
+
+    def _forget_closed_subscriptions(self) -> None:
+        for subscription in [s for s in self._subscriptions if s.closed]:
+            self._subscriptions.remove(subscription)
+            self._dropped += subscription.dropped
 
     def _default_subscription(self) -> Subscription:
         with self._lock:
@@ -224,17 +231,9 @@ class Tracer:
         """
         return self._default_subscription().spans(timeout)
 
-    async def batches(self) -> AsyncIterator[list[Span]]:
+    def batches(self) -> AsyncIterator[list[Span]]:
         """Lists of spans for `async for` under asyncio, until the tracer is closed."""
-        import asyncio
-
-        subscription = self._default_subscription()
-        while not self._closed:
-            if spans := subscription.read():
-                yield spans
-            await asyncio.sleep(self._interval)
-        if spans := subscription.read():
-            yield spans
+        return self._default_subscription().async_batches()
 
     def stats(self) -> dict[str, int]:
         """Counters of all processes together, those that were detached included, and of this side.
@@ -247,7 +246,7 @@ class Tracer:
             for attachment in self._attachments.values():
                 for name, value in attachment.stats().items():
                     total[name] += value
-            total["subscription_dropped"] = sum(s.dropped for s in self._subscriptions)
+            total["subscription_dropped"] = self._dropped + sum(s.dropped for s in self._subscriptions)
             return total
 
     # Life

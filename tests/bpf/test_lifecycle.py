@@ -176,6 +176,20 @@ def test_every_subscription_gets_every_span(program: Cases) -> None:
         assert tracer.stats()["subscription_dropped"] == 2
 
 
+def test_a_closed_subscription_holds_nothing_more_and_its_drops_stay_counted(program: Cases) -> None:
+    with pytraceprop.Tracer() as tracer:
+        tracer.attach(program.pid)
+        small, other = tracer.subscribe(maxlen=1), tracer.subscribe()
+        program.get("/call/plain")
+        time.sleep(0.1)
+        assert tracer.drain() == 3
+        small.close()
+        program.get("/call/plain")
+        assert len(list(other.spans(timeout=0.3))) == 6
+        assert len(small.read()) == 1
+        assert small.dropped == tracer.stats()["subscription_dropped"] == 2
+
+
 def test_a_full_ring_buffer_drops_records_and_counts_them(program: Cases) -> None:
     with pytraceprop.Tracer(ring_bytes=4096) as tracer:
         attachment = tracer.attach(program.pid)

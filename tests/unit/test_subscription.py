@@ -198,3 +198,13 @@ def test_threads_that_feed_and_read_lose_nothing_uncounted() -> None:
         got += len(subscription.read())
     got += len(subscription.read())
     assert got + subscription.dropped == 10_000
+
+
+def test_a_timeout_ends_a_stream_that_is_refilled_during_each_span() -> None:
+    source = Source()
+    subscription = Subscription(10, 0.001, source.wait, lambda: 0)
+    subscription.feed([0])
+    started = time.monotonic()
+    for span in subscription.spans(timeout=0.05):
+        subscription.feed([span])  # as another reader's drain would
+        assert time.monotonic() - started < 5

@@ -15,7 +15,7 @@ enum {
 	TRACEPARENT_FIELD = 70, /* "traceparent: " value "\r\n" */
 	FLAG_SAMPLED = 1,
 	FLAG_RANDOM = 2,
-	FLAGS_DEFINED = FLAG_SAMPLED | FLAG_RANDOM, /* others are not passed on (3.2.2.3) */
+	FLAGS_DEFINED = FLAG_SAMPLED | FLAG_RANDOM, /* others are not passed on (3.2.2.5) */
 };
 
 #define ALL(byte) ((byte) * 0x0101010101010101ull)
@@ -71,7 +71,7 @@ static inline __attribute__((always_inline)) uint8_t hex2_decode(const uint8_t *
 /*
  * raw: the first TRACEPARENT_READ bytes of a value of len bytes (what lies behind len is not used).
  * 1 and *out when it is valid, else 0. A higher version than 00 may have more after a dash
- * (section 4.3); version ff and all-zero ids are invalid (3.2.2.1 and following).
+ * (section 3.2.4); version ff and all-zero ids are invalid (3.2.2.1 and following).
  */
 static inline __attribute__((always_inline)) int traceparent_parse(const uint8_t *raw, uint64_t len,
 								   struct trace_ids *out)

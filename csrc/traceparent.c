@@ -6,9 +6,11 @@
 int core_parse_traceparent(const uint8_t *value, uint32_t length, uint8_t trace_id[16], uint8_t span_id[8],
 			   uint8_t *flags)
 {
-	uint8_t raw[TRACEPARENT_READ] = {};
+	uint8_t raw[TRACEPARENT_READ];
 	struct trace_ids ids = {};
 
+	/* What an earlier value left in the programs' memory may look like a part of this one. */
+	memset(raw, '0', sizeof(raw));
 	memcpy(raw, value, length < sizeof(raw) ? length : sizeof(raw));
 	if (!traceparent_parse(raw, length, &ids))
 		return 0;

@@ -10,8 +10,8 @@ from opentelemetry.trace import SpanContext, TraceFlags
 
 from pytraceprop.errors import TracepropError
 
-SAMPLED = 0x01  # section 3.2.2.3.1
-RANDOM = 0x02  # section 3.2.2.3.2
+SAMPLED = 0x01  # section 3.2.2.5.1
+RANDOM = 0x02  # section 3.2.2.5.2
 
 _FORM = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
 
@@ -48,7 +48,7 @@ class TraceContext:
     def parse(cls, value: str | bytes) -> TraceContext:
         """Reads a field value. Raises InvalidTraceparent.
 
-        A version above 00 may have more after a dash (section 4.3); then the first four fields count.
+        A version above 00 may have more after a dash (section 3.2.4); then the first four fields count.
         """
         text = value.decode("latin-1") if isinstance(value, bytes) else value
         match = _FORM.fullmatch(text)
@@ -60,7 +60,7 @@ class TraceContext:
         if version == "ff":
             raise InvalidTraceparent(text, "version ff is forbidden (3.2.2.1)")
         if version == "00" and rest is not None:
-            raise InvalidTraceparent(text, "version 00 has nothing after the flags (3.2.2)")
+            raise InvalidTraceparent(text, "version 00 has nothing after the flags (3.2.2.2)")
         if not int(trace_id, 16):
             raise InvalidTraceparent(text, "an all-zero trace-id (3.2.2.3)")
         if not int(span_id, 16):
@@ -83,7 +83,7 @@ class TraceContext:
 
     @property
     def sampled(self) -> bool:
-        """Whether the caller may have recorded its part (section 3.2.2.3.1)."""
+        """Whether the caller may have recorded its part (section 3.2.2.5.1)."""
         return bool(self.flags & SAMPLED)
 
     def to_opentelemetry(self, *, remote: bool = False) -> SpanContext:

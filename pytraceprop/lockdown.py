@@ -50,7 +50,7 @@ def read_mode(path: str | os.PathLike[str] = LOCKDOWN_PATH) -> LockdownMode:
     return LockdownMode(chosen[0])
 
 
-def has_sys_admin(path: str | os.PathLike[str] = "/proc/self/status") -> bool | None:
+def has_sys_admin(path: str | os.PathLike[str] = "/proc/thread-self/status") -> bool | None:
     """Whether CAP_SYS_ADMIN is in this thread's effective set; None where that cannot be read."""
     try:
         for line in Path(path).read_text().splitlines():

@@ -35,7 +35,8 @@ def choose(wanted: str | Sequence[str], lockdown: LockdownStatus) -> Propagation
     if wanted == "off":
         return Propagation(None, "propagation was switched off (propagation='off')")
     methods = METHODS if wanted == "auto" else wanted
-    if isinstance(methods, str) or not methods or any(method not in METHODS for method in methods):
+    listed = isinstance(methods, Sequence) and not isinstance(methods, str)
+    if not listed or not methods or any(method not in METHODS for method in methods):
         raise ValueError(
             f"propagation must be 'auto', 'off' or a list of {', '.join(METHODS)}, not {wanted!r}"
         )

@@ -6,8 +6,10 @@ import ctypes
 import errno
 import json
 import os
+import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +22,7 @@ from tests.skips import require
 ROOT = Path(__file__).resolve().parents[2]
 SECURITYFS = "/sys/kernel/security"
 NOBODY = 65534
+SYS_CAPSET = 126  # x86-64
 LINES = {
     "none": "[none] integrity confidentiality\n",
     "integrity": "none [integrity] confidentiality\n",
@@ -415,3 +418,21 @@ def test_setpriv_really_takes_cap_sys_admin_away():
     bits = int(effective.split()[1], 16)
     assert not bits >> 21 & 1
     assert bits, "the other capabilities are left"
+
+
+def test_a_thread_is_asked_for_its_own_capabilities():
+    """capset(2) without CAP_SYS_ADMIN, in a thread alone: the main thread keeps what it has."""
+    require("needs root")
+    found = {}
+
+    def drop_and_ask() -> None:
+        header = struct.pack("<II", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
+        sets = ctypes.create_string_buffer(24)  # effective, permitted, inheritable: all empty
+        assert ctypes.CDLL(None, use_errno=True).syscall(SYS_CAPSET, header, sets) == 0
+        found["thread"] = has_sys_admin()
+
+    thread = threading.Thread(target=drop_and_ask)
+    thread.start()
+    thread.join()
+    assert found["thread"] is False
+    assert has_sys_admin() is True

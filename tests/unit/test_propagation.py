@@ -30,7 +30,9 @@ def test_off_is_off_wherever_it_would_be_allowed() -> None:
     assert "switched off" in chosen.reason
 
 
-@pytest.mark.parametrize("wish", ["", "user-memory", [], ["socket"], ["user-memory", "nonsense"], "any"])
+@pytest.mark.parametrize(
+    "wish", ["", "user-memory", [], ["socket"], ["user-memory", "nonsense"], "any", 5, None]
+)
 def test_what_is_no_wish_is_an_error_that_names_them(wish: str | list[str]) -> None:
     with pytest.raises(ValueError, match="'auto', 'off' or a list of user-memory"):
         choose(wish, ALLOWED)

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
 
 import attrs
 
 from pytraceprop.errors import ExecutableError
-from pytraceprop.go import Executable
-
-_CACHE_SIZE = 64
 
 
 @attrs.frozen
@@ -73,40 +67,3 @@ def side(read: Callable[[], list[Site]]) -> Side:
         return Side(sites=tuple(read()))
     except ExecutableError as error:
         return Side(reason=error.reason)
-
-
-_cache: OrderedDict[tuple[object, ...], Plan] = OrderedDict()
-_cache_lock = threading.Lock()
-
-
-def read_plan(path: str | os.PathLike[str], display: str | None = None) -> Plan:
-    """Reads an executable, once per file: a second process of the same file costs next to nothing.
-
-    Raises NotGo, UnsupportedExecutable, MalformedExecutable, or OSError when it cannot be opened.
-    """
-    from pytraceprop.probes import http1  # it needs the classes above
-
-    with Executable(path, display) as executable:
-        image = executable.image
-        build_id = image.note_build_id()
-        # Never by build id: the linker takes any (Bazel's is "redacted"), and a file may claim another's.
-        key = image.identity
-        with _cache_lock:
-            if key in _cache:
-                _cache.move_to_end(key)
-                return attrs.evolve(_cache[key], path=image.path)
-        fields, protocol, context_types = http1.read(executable)
-        plan = Plan(
-            path=image.path,
-            build_id=build_id,
-            go=executable.build.go,
-            module=executable.build.main_module,
-            protocols={"http/1.1": protocol},
-            fields=fields,
-            context_types=context_types,
-        )
-    with _cache_lock:
-        _cache[key] = plan
-        while len(_cache) > _CACHE_SIZE:
-            _cache.popitem(last=False)
-    return plan

@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from pytraceprop.probes import Plan, plan, read_plan
+from pytraceprop.probes import Plan, read_plan, reading
 from tools import golang
 
 GO = Path(__file__).resolve().parents[1] / "go"
@@ -21,7 +21,7 @@ STRIPPED = "-s -w"
 
 @pytest.fixture(autouse=True)
 def _empty_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "_cache", OrderedDict())
+    monkeypatch.setattr(reading, "_cache", OrderedDict())
 
 
 @functools.cache
@@ -48,7 +48,7 @@ def test_both_sides_are_traced_and_fields_are_where_the_compiler_put_them(go: st
     protocol = found.protocols["http/1.1"]
     assert (protocol.client.reason, protocol.server.reason) == ("", "")
     assert protocol.client.possible and protocol.server.possible
-    assert found.go == golang.release(go)
+    assert (found.go, found.module) == (golang.release(go), "chain")
     told = told_by_the_compiler(go)
     wanted = {"request_method", "request_url", "request_header", "request_host", "url_path", "url_host"}
     assert wanted | {"client_response_status", "tcp_addr_ip", "tcp_addr_port"} <= told.keys()
@@ -90,13 +90,15 @@ def test_a_second_read_of_the_same_build_is_served_from_the_cache(tmp_path: Path
     ended = time.perf_counter()
     assert second == attrs.evolve(first, path=str(link))
     assert (ended - between) * 5 < between - started
+    assert ended - between < 0.01
+    assert read_plan(link, display="/elsewhere").path == "/elsewhere"
 
 
 def test_a_plain_and_a_stripped_build_do_not_share_a_plan() -> None:
     plain, stripped = (golang.build(SERVICE, "1.27", ldflags=flags) for flags in ("", STRIPPED))
     one, other = read_plan(plain), read_plan(stripped)
     assert (one.path, other.path) == (str(plain), str(stripped))
-    plan._cache.clear()
+    reading._cache.clear()
     assert attrs.evolve(read_plan(stripped), path="") == attrs.evolve(other, path="")
 
 
@@ -126,11 +128,11 @@ def test_different_builds_of_one_redacted_build_id_do_not_share_a_plan(tmp_path:
         paths.append(golang.build(source, "1.27", ldflags=flags, output_name="redacted"))
     fresh = []
     for path in paths:
-        plan._cache.clear()
+        reading._cache.clear()
         fresh.append(read_plan(path))
     # Otherwise nothing is tested:
     assert fresh[0].build_id == fresh[1].build_id == b"redacted".hex()
     assert paths[0].stat().st_size == paths[1].stat().st_size
     assert fresh[0].fields != fresh[1].fields
-    plan._cache.clear()
+    reading._cache.clear()
     assert [read_plan(path) for path in paths] == fresh

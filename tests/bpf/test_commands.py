@@ -127,3 +127,11 @@ def test_the_example_of_the_readme_runs(program: Cases, tmp_path: Path) -> None:
         answer = run(str(example), str(program.pid))
     assert (answer.returncode, answer.stderr) == (0, "")
     assert re.search(r"^server GET /call/\{kind\} 200 [0-9a-f]{32} [0-9.]+ ms$", answer.stdout, re.MULTILINE)
+
+
+def test_the_demo_shows_its_spans() -> None:
+    require("needs root")
+    answer = run("-m", "examples.demo", "--no-vm")
+    assert answer.returncode == 0, answer.stderr
+    assert "What was traced: 15 spans" in answer.stdout
+    assert "front server: GET /order/{id} /order/1 -> 200" in answer.stdout

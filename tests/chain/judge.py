@@ -253,7 +253,8 @@ class _Trial:
             self._check_parent(request, span, span["trace_id"], (None,))
             self.fresh[span["trace_id"]].append((service, request["id"]))
         received = self.seen[service, request["id"]][0]
-        self._check_details(request, span, {"route": self.route}, {"peer": received["remote"]})
+        expected = {"route": self.route, "parent_remote": bool(headers)}
+        self._check_details(request, span, expected, {"peer": received["remote"]})
 
     def _check_client_span(self, request: Json, call: _Call, span: Json) -> None:
         """A client span is a child of its service's server span, unless the application did it all."""
@@ -270,7 +271,8 @@ class _Trial:
         if header == "injected" and not self._headers(call.callee, request["id"]):
             header = "none"  # counted as not injected; the tracer should know it as well
         received = self.seen[call.callee, request["id"]][0]
-        self._check_details(request, span, {"header": header}, {"local": received["remote"]})
+        expected = {"header": header, "parent_remote": False}
+        self._check_details(request, span, expected, {"local": received["remote"]})
 
     def _check_parent(
         self,

@@ -95,6 +95,7 @@ def perfect_run(propagated: bool, requests: int = REQUESTS) -> Run:
                 "start_ns": 1000,
                 "end_ns": 2000,
                 "trace_flags": 1,
+                "parent_remote": False,
             }
             trace, parent = (
                 split(header) if header else (hexadecimal(f"new:{service}:{request_id}", 32), None)
@@ -103,6 +104,7 @@ def perfect_run(propagated: bool, requests: int = REQUESTS) -> Run:
             run.spans.append(
                 common
                 | {"kind": "server", "trace_id": trace, "span_id": server_id, "parent_span_id": parent}
+                | {"parent_remote": parent is not None}
                 | {"route": ROUTE, "peer": address, "header": "none"}
             )
             if service == "back":
@@ -318,7 +320,9 @@ def test_a_call_without_header_is_not_injected(propagated: Run) -> None:
     request_id = propagated.request("get")
     propagated.received("back", request_id)["traceparent"] = []
     propagated.span("middle", request_id, "client")["header"] = "none"
-    propagated.span("back", request_id, "server").update(trace_id="ab" * 16, parent_span_id=None)
+    propagated.span("back", request_id, "server").update(
+        trace_id="ab" * 16, parent_span_id=None, parent_remote=False
+    )
     assert_only(propagated.judge(), not_injected=1)
 
 
@@ -366,6 +370,7 @@ def test_a_span_of_no_request_or_service_is_extra(run: Run, change: dict[str, An
         {"path": "/work/0/context/head"},
         {"route": "/"},
         {"error": "broken"},
+        {"parent_remote": False},
         {"peer": "127.0.0.1:1"},
         {"start_ns": 3000},
         {"start_ns": 0},

@@ -97,6 +97,16 @@ def test_unusual_requests_are_traced_as_on_this_kernel(lockdown: str) -> None:
     assert result.exit_code == 0, result.output
 
 
+def test_the_demo_shows_one_connected_trace_for_each_order() -> None:
+    require("needs qemu")
+    for name in ("front", "middle", "back"):
+        golang.build(ROOT / "examples" / "demo" / "go" / name, "1.27")
+    result = in_guest(["-m", "examples.demo", "--no-vm"], "none", 180)
+    assert result.exit_code == 0, result.output
+    assert "What was traced: 15 spans in 3 traces" in result.output
+    assert result.output.count("`- back server: GET /stock/{id}") == 3
+
+
 def test_a_kernel_without_uprobe_multi_is_told_by_its_name() -> None:
     require("needs qemu")
     result = kernelvm.run(

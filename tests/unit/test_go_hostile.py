@@ -39,6 +39,12 @@ class TooSlow(BaseException):
     """No Exception, so that nothing on the way catches it."""
 
 
+@pytest.fixture(scope="module")
+def hello() -> bytes:
+    """A real program. Of a wider scope than the bounds, in which no compiler could run."""
+    return golang.build(HELLO, "1.27", ldflags="-s -w").read_bytes()
+
+
 @pytest.fixture(autouse=True)
 def _bounded() -> Iterator[None]:
     """Every test of this module has little time and memory."""
@@ -186,11 +192,10 @@ def test_flipped_bytes_give_answers_or_typed_errors(
     ask_everything(path, header)
 
 
-def test_a_real_program_cut_within_its_headers_is_refused(tmp_path: Path) -> None:
-    data = golang.build(HELLO, "1.27", ldflags="-s -w").read_bytes()
+def test_a_real_program_cut_within_its_headers_is_refused(tmp_path: Path, hello: bytes) -> None:
     path = tmp_path / "program"
     for size in range(0, 8192, 64):
-        path.write_bytes(data[:size])
+        path.write_bytes(hello[:size])
         with pytest.raises(ExecutableError):
             read_plan(path)
 

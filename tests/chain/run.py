@@ -36,6 +36,7 @@ class Run:
     propagation: dict[str, dict[str, Any]]
     lockdown: dict[str, Any]
     tracer_stats: dict[str, int]
+    errors: str  # what the services wrote to standard error
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -92,7 +93,8 @@ def run(programs: Programs, requests: int, concurrency: int = 16, *, propagation
         major, minor = attachments["front"].go.split(".")[:2]
         route = ROUTE if (int(major), int(minor)) >= (1, 23) else ""  # Request.Pattern
         verdict = judge(driven.records, chain.witness(), traced, propagated=propagated, route=route)
-    return Run(driven.summary, verdict, stats, found, lockdown, tracer_stats)
+        errors = chain.errors()
+    return Run(driven.summary, verdict, stats, found, lockdown, tracer_stats, errors)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,7 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for service, counts in result.stats.items():
             print(service, {name: n for name, n in counts.items() if n})
         print(result.verdict)
-    return 0 if result.verdict.ok else 1
+        if result.errors:
+            print(f"the services complained:\n{result.errors}")
+    return 0 if result.verdict.ok and not result.errors else 1
 
 
 if __name__ == "__main__":

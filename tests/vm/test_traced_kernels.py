@@ -58,7 +58,7 @@ def assert_no_mistakes(found: dict[str, Any]) -> None:
     """Neither the driver nor the witness nor the judge saw anything wrong."""
     mistakes = {name: n for name, n in found["verdict"]["counts"].items() if n}
     assert mistakes == {}, found["verdict"]["examples"]
-    assert found["summary"]["failed"] == 0
+    assert (found["summary"]["failed"], found["errors"]) == (0, "")
     assert found["verdict"]["spans"] == 5 * REQUESTS
 
 

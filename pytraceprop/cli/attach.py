@@ -59,17 +59,15 @@ def _describe(attachment: Attachment) -> Iterator[str]:
             yield f"  {name}: propagation {attachment.propagation[name]}"
 
 
-def _print_spans(tracer: Tracer, arguments: argparse.Namespace) -> int:
+def _print_spans(tracer: Tracer, arguments: argparse.Namespace) -> None:
     end = None if arguments.seconds is None else time.monotonic() + arguments.seconds
-    printed = 0
     while True:
         active = tracer.attachments
         remaining = 1.0 if end is None else min(1.0, end - time.monotonic())
         for span in tracer.spans(timeout=max(0.0, remaining)):
             print(json.dumps(span.as_dict()) if arguments.json else format_span(span), flush=True)
-            printed += 1
         if not active or remaining <= 0:
-            return printed
+            return
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,7 +7,8 @@
  * The programs are sleepable (BPF_F_SLEEPABLE for uprobes, Linux 6.0, commit 8c7dcb84e3b7), so that a
  * page which this process has not touched yet is faulted in. Itabs and constant strings are in
  * file-backed memory: with bpf_probe_read_user alone one of the first 500 calls of a fresh process had
- * no parent, because the itab of its context could not be read. It comes first because it is cheaper.
+ * no parent, most likely because the itab of its context could not be read (seen once, and not since).
+ * It comes first because it is cheaper.
  */
 #define read_user(to, size, from)                                                                            \
 	({                                                                                                   \

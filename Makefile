@@ -13,10 +13,10 @@ BUILD_INPUTS := setup.py pyproject.toml $(wildcard csrc/*.[ch] csrc/*.py bpf/*.[
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup packages .venv build demo test test-unit test-bpf test-vm test-full lint format bench clean
+.PHONY: help setup packages .venv build demo test test-unit test-bpf test-vm test-full test-cycles lint format bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: packages .venv ## Debian packages (as root, with apt) and .venv with the development tools
 
@@ -59,6 +59,10 @@ test-vm: build ## tests inside Debian kernels under qemu (root)
 
 test-full: export PYTRACEPROP_FULL = 1
 test-full: test ## all tests at full size: more kernels, more Go releases, more requests
+
+test-cycles: export PYTRACEPROP_FULL = 1
+test-cycles: build ## attach and detach 200 times under load (root)
+	$(PYTEST) tests/bpf/test_cycles.py -s
 
 lint: .venv ## ruff, mypy, clang-format
 	$(PYTHON) -m ruff check .

@@ -12,7 +12,7 @@ from pytraceprop.go.image import Image
 from pytraceprop.go.moduledata import ModuleData
 from pytraceprop.go.pclntab import FunctionTable
 
-_LARGEST_TABLE = 1 << 27  # bytes; 20 MB in the largest programs
+_LARGEST_TABLE = 1 << 26  # bytes; 20 MB in the largest programs
 _NAME_OFFSET = 4  # in the runtime's _func, bytes
 
 

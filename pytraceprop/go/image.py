@@ -126,9 +126,7 @@ class Image:
         self._notes = [(h[2], h[5]) for h in headers if h[0] == _PT_NOTE]
         self._dynamic = self._read_dynamic([(h[2], h[5]) for h in headers if h[0] == _PT_DYNAMIC])
         interpreted = any(h[0] == _PT_INTERP for h in headers)
-        if self.position_independent and not (
-            interpreted or self._dynamic.get(_DT_FLAGS_1, 0) & _DF_1_PIE
-        ):
+        if self.position_independent and not (interpreted or self._dynamic.get(_DT_FLAGS_1, 0) & _DF_1_PIE):
             raise NotGo(self.path, "a shared library, not an executable")
         self.sections: dict[str, Section] = {}
         raw = [self._unpack(_SHDR, shoff + i * _SHDR.size) for i in range(shnum)]

@@ -19,7 +19,7 @@ from pytraceprop.go.pclntab import FunctionTable
 _WORDS = 64
 _TEXT_CANDIDATES = range(20, 30)
 _MAX_TYPES = 1 << 20  # some 100 000 in the largest programs
-_LARGEST_TYPES = 1 << 27  # bytes; 10 MB in the largest programs
+_LARGEST_TYPES = 1 << 26  # bytes; 10 MB in the largest programs
 _SAMPLES = 32
 _MAX_CANDIDATES = 4096
 _MAX_RELOCATED_CANDIDATES = 8  # each costs a walk over all relocations
@@ -113,7 +113,8 @@ def _find_types(
     image: Image, words: Sequence[int], after: int
 ) -> tuple[int, int, tuple[int, int] | None, int] | None:
     """Where the types are, told by `types`, `etypes` and later `typelinks` (up to Go 1.26) or by
-    `types`, `typedesclen` and `etypes` (Go 1.27)."""
+    `types`, `typedesclen` and `etypes` (Go 1.27).
+    """
     for at in range(after, _WORDS - 3):
         types, end = words[at : at + 2]
         if not _are_bounds(image, types, end):

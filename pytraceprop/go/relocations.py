@@ -47,12 +47,7 @@ class Relocations:
             places = table[0::3].tolist()
             if max(places) < address or min(places) >= end:
                 continue
-            kinds, values = table[1::3], table[2::3].tolist()
-            if kinds.count(self._relative) < len(kinds):
-                values = [
-                    value if kind == self._relative else None
-                    for kind, value in zip(kinds, values, strict=True)
-                ]
-            for place, value in zip(places, values, strict=True):
-                if address <= place < end and not place & 7 and value is not None:
+            relative = self._relative
+            for place, kind, value in zip(places, table[1::3], table[2::3], strict=True):
+                if address <= place < end and kind == relative:
                     words[(place - address) >> 3] = value

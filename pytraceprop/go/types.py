@@ -113,10 +113,8 @@ class Types:
         found: dict[bytes, list[int]] = {}
         for address in self._pointer_of:
             name = words[(address - start >> 3) + 5] & 0xFFFFFFFF
-            length = data[name + 1] if name < self._size - 1 else 0x80
-            if length < 0x80:
-                raw = data[name + 2 : name + 2 + length]
-            else:
+            raw = data[name + 2 : name + 2 + data[name + 1]] if name < self._size - 1 else b""
+            if len(raw) >= 0x80:  # the length has more than one byte
                 raw = self._text(start + name)[0].encode()
             found.setdefault(raw.partition(b".")[2], []).append(address)
         return found
@@ -125,7 +123,9 @@ class Types:
         """Where an address is among the types. Raises MalformedExecutable."""
         offset = address - self._start
         if not 0 <= offset <= self._size - size:
-            raise MalformedExecutable(self._path, f"a type refers to {address:#x}, which is outside the types")
+            raise MalformedExecutable(
+                self._path, f"a type refers to {address:#x}, which is outside the types"
+            )
         return offset
 
     def _unpack(self, layout: str, address: int) -> tuple[int, ...]:
@@ -185,8 +185,8 @@ class Types:
     def at(self, address: int) -> Struct:
         """The struct type at a descriptor's address.
 
-        Raises MalformedExecutable, also where a field lies outside its struct: before Go 1.19 the word
-        held more than the offset (CL 407356).
+        Raises MalformedExecutable, or UnsupportedExecutable where a field lies outside its struct: before
+        Go 1.19 the word held the offset shifted by one, and whether the field is embedded.
         """
         if self.kind(address) != STRUCT:
             raise MalformedExecutable(self._path, f"the type at {address:#x} is not a struct")
@@ -194,8 +194,9 @@ class Types:
         for name_at, kind, offset in self._raw_fields(address):
             name, flags = self._text(name_at)
             if offset + self.size(kind) > size:
-                raise MalformedExecutable(
-                    self._path, f"its type {self._name_of(address)} is smaller than its fields"
+                name = self._name_of(address)
+                raise UnsupportedExecutable(
+                    self._path, f"its type {name} is smaller than its fields: built by Go before 1.19?"
                 )
             fields[name] = Field(name, offset, kind, bool(flags & _EMBEDDED))
         return Struct(self._name_of(address), address, size, fields)

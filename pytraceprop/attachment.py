@@ -7,39 +7,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import attrs
-
 from pytraceprop.errors import KernelError, ProcessGone, UnsupportedExecutable
 from pytraceprop.links import close_links
 from pytraceprop.probes import Plan, ProtocolPlan, Site
 from pytraceprop.process import Process
 from pytraceprop.propagation import Propagation
+from pytraceprop.protocol import Protocol, protocols_of
 
 if TYPE_CHECKING:
     from pytraceprop.tracer import Tracer
-
-
-@attrs.frozen
-class Protocol:
-    """What is traced of one protocol in one process: each side, and where not, why."""
-
-    client: bool
-    server: bool
-    reason: str
-
-
-_HTTP2 = Protocol(
-    False, False, "HTTP/2 is not traced yet: see http2_client_untraced and http2_server_untraced in stats()"
-)
-
-
-def _protocol(plan: ProtocolPlan) -> Protocol:
-    reasons = [
-        f"{name}: {side.reason}"
-        for name, side in (("client", plan.client), ("server", plan.server))
-        if side.reason
-    ]
-    return Protocol(plan.client.possible, plan.server.possible, "; ".join(reasons))
 
 
 class Attachment:
@@ -65,12 +41,10 @@ class Attachment:
         self.go = plan.go
         self.module = plan.module
         self._state = "attached"
-        self.protocols: Mapping[str, Protocol] = MappingProxyType(
-            {name: _protocol(part) for name, part in plan.protocols.items()} | {"http/2": _HTTP2}
-        )
+        self.protocols: Mapping[str, Protocol] = MappingProxyType(protocols_of(plan))
         self.propagation: Mapping[str, Propagation] = MappingProxyType(
             {name: self._propagation(part) for name, part in plan.protocols.items()}
-            | {"http/2": Propagation(None, _HTTP2.reason)}
+            | {"http/2": Propagation(None, self.protocols["http/2"].reason)}
         )
 
     def _propagation(self, plan: ProtocolPlan) -> Propagation:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from pytraceprop.errors import MalformedExecutable, NotGo, UnsupportedExecutable
+from pytraceprop.errors import MalformedExecutable, UnsupportedExecutable
 from pytraceprop.go.image import Image
 
 _SECTIONS = (".gopclntab", ".data.rel.ro.gopclntab")
@@ -22,6 +22,7 @@ _HEADER = struct.Struct("<IHBBQQQQQQQQ")
 _QUANTA = (1, 4)  # shortest instruction: x86, arm64
 _ALIGNMENT = 8  # bytes; cmd/link asks for 32 up to Go 1.26, for 8 from 1.27 on
 _MAX_FUNCTIONS = 1 << 21  # the largest programs have some 300 000
+_MAX_TABLES = 16
 _CHUNK = 1 << 24  # bytes searched together
 _MOST_SEARCHED = 1 << 29  # bytes
 
@@ -39,18 +40,27 @@ class FunctionTable:
     rows: int
 
 
-def find_function_table(image: Image) -> FunctionTable:
-    """Finds the table. Raises NotGo, UnsupportedExecutable, MalformedExecutable."""
+def function_tables(image: Image) -> Iterator[FunctionTable]:
+    """The table, where it has a section of its own; else all that it may be.
+
+    Among those may be tables of other programs that this one carries with it (`go:embed`). Raises
+    UnsupportedExecutable, MalformedExecutable.
+    """
     for name in _SECTIONS:
         if name in image.sections:
             section = image.section(name)
-            return _read(image, section.address, section.offset, section.offset + section.size)
+            yield _read(image, section.address, section.offset, section.offset + section.size)
+            return
+    left = _MAX_TABLES
     for address, start, end in _candidates(image):
         try:
-            return _read(image, address, start, end)
+            table = _read(image, address, start, end)
         except (MalformedExecutable, UnsupportedExecutable):
             continue  # bytes that happen to look like the magic
-    raise NotGo(image.path, "it has no table of Go functions")
+        left -= 1
+        if left < 0:
+            return
+        yield table
 
 
 def _read(image: Image, address: int, start: int, end: int) -> FunctionTable:

@@ -10,7 +10,6 @@ import attrs
 from pytraceprop.errors import MalformedExecutable
 from pytraceprop.go.image import Image
 from pytraceprop.go.moduledata import ModuleData
-from pytraceprop.go.pclntab import FunctionTable
 
 _LARGEST_TABLE = 1 << 26  # bytes; 20 MB in the largest programs
 _NAME_OFFSET = 4  # in the runtime's _func, bytes
@@ -25,15 +24,13 @@ class Function:
     end: int
 
 
-def find_functions(
-    image: Image, table: FunctionTable, module: ModuleData, names: Iterable[str]
-) -> dict[str, Function]:
+def find_functions(image: Image, module: ModuleData, names: Iterable[str]) -> dict[str, Function]:
     """Those of the functions that the executable has. Raises MalformedExecutable.
 
     Searching the name table for the wanted names and walking the function table once takes some
     30 ms for 100 000 functions.
     """
-    data = image.data
+    data, table = image.data, module.functions
     wanted = {}
     for name in names:
         at = data.find(b"\0" + name.encode() + b"\0", table.names - 1, table.units)

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
-from pytraceprop.errors import UnsupportedExecutable
+from pytraceprop.errors import NotGo, UnsupportedExecutable
 from pytraceprop.go.image import Image, Segment
-from pytraceprop.go.pclntab import FunctionTable
+from pytraceprop.go.pclntab import FunctionTable, function_tables
 
 _WORDS = 64
 _TEXT_CANDIDATES = range(20, 30)
@@ -32,10 +32,12 @@ _LAST_KIND = 26  # unsafe.Pointer
 class ModuleData:
     """The parts of moduledata that reading needs. Addresses are virtual; ends are exclusive.
 
-    Type descriptors are found either by `typelinks` (address and number of int32 offsets from
-    `types`), or, where that is None, one after another from `types` + 8 to `type_descriptors_end`.
+    `functions` is the table of functions that it names first. Type descriptors are found either by
+    `typelinks` (address and number of int32 offsets from `types`), or, where that is None, one after
+    another from `types` + 8 to `type_descriptors_end`.
     """
 
+    functions: FunctionTable
     text: int
     text_end: int
     types: int
@@ -44,17 +46,19 @@ class ModuleData:
     type_descriptors_end: int
 
 
-def find_module_data(image: Image, table: FunctionTable) -> ModuleData:
+def find_module_data(image: Image) -> ModuleData:
     """Finds the structure whose first word points at the table of functions.
 
-    Raises MalformedExecutable, or UnsupportedExecutable when no candidate makes sense.
+    Raises NotGo, MalformedExecutable, or UnsupportedExecutable when no candidate makes sense.
     """
-    rows = struct.unpack_from("<I", image.data, table.rows)
-    rows += struct.unpack_from("<I", image.data, table.rows + 8 * table.count)
-    for address in _candidates(image, table.address):
-        found = _interpret(image, image.load(address, _WORDS), rows)
-        if found:
-            return found
+    table = None
+    for table in function_tables(image):
+        for address in _candidates(image, table.address):
+            found = _interpret(image, image.load(address, _WORDS), table)
+            if found:
+                return found
+    if table is None:
+        raise NotGo(image.path, "it has no table of Go functions")
     raise UnsupportedExecutable(image.path, "its runtime.moduledata has a layout that is not known")
 
 
@@ -71,7 +75,8 @@ def _candidates(image: Image, pclntab: int) -> Iterator[int]:
         return
     sections = [image.section(name) for name in _SECTIONS if name in image.sections]
     ranges = [(s.offset, s.size, s.address) for s in sections]
-    ranges += [(s.offset, s.size, s.address) for s in image.segments if not s.executable]
+    segments = sorted(image.segments, key=lambda one: one.executable)
+    ranges += [(s.offset, s.size, s.address) for s in segments]
     needle = struct.pack("<Q", pclntab)
     left = _MAX_CANDIDATES
     for offset, size, address in ranges:
@@ -95,17 +100,19 @@ def _segment(image: Image, address: int, size: int) -> Segment | None:
     return None
 
 
-def _interpret(image: Image, words: Sequence[int], rows: tuple[int, int]) -> ModuleData | None:
+def _interpret(image: Image, words: Sequence[int], table: FunctionTable) -> ModuleData | None:
+    (start,) = struct.unpack_from("<I", image.data, table.rows)
+    (end,) = struct.unpack_from("<I", image.data, table.rows + 8 * table.count)
     for at in _TEXT_CANDIDATES:
         # minpc, maxpc, text, etext
         first, last, text, text_end = words[at - 2 : at + 2]
-        if first != text + rows[0] or last != text + rows[1] or not text < text_end:
+        if first != text + start or last != text + end or not text < text_end:
             continue
         code = _segment(image, text, text_end - text)
         if code and code.executable and first <= last <= text_end:
             types = _find_types(image, words, at + 2)
             if types:
-                return ModuleData(text, text_end, *types)
+                return ModuleData(table, text, text_end, *types)
     return None
 
 

@@ -80,10 +80,15 @@ class Types:
         """A map type, with the type of its groups (or buckets)."""
         return self._append(self._common(21, 8, "map[K]V") + struct.pack("<QQQ", key, element, group))
 
-    def struct(self, name: str, fields: list[Field], size: int, *, by_pointer: bool = True) -> int:
-        """A struct type `import/path.Name`, found by a pointer type unless told otherwise."""
-        package, _, _ = name.rpartition(".")
-        short = name.rpartition("/")[2]
+    def struct(
+        self, name: str, fields: list[Field], size: int, *, by_pointer: bool = True, short: str = ""
+    ) -> int:
+        """A struct type `import/path.Name`, found by a pointer type unless told otherwise.
+
+        `short` is its name with the package's own, where that is not the last part of its path.
+        """
+        package = name.partition("[")[0].rpartition(".")[0]
+        short = short or name.rpartition("/")[2]
         rows = b"".join(
             struct.pack("<QQQ", self._name(f.name, 8 if f.embedded else 0), f.type, f.offset) for f in fields
         )

@@ -242,10 +242,12 @@ class GoELF:
         if merged:
             named = [row for row in named if row[1] < pclntab_at or row[1] >= info_at]
             named.append((".data.rel.ro", pclntab_at, bytes(info_at - pclntab_at)))
+        names_at = dynamic_at + len(dynamic)
         names = b"\0" + b"".join(name.encode() + b"\0" for name, _, _ in named) + b".shstrtab\0"
-        named.append((".shstrtab", dynamic_at + len(dynamic), names))
-        sections.append(named[-1])
-        headers_at = (dynamic_at + len(dynamic) + len(names) + 7) // 8 * 8
+        named.append((".shstrtab", names_at, names))
+        if headers:
+            sections.append(named[-1])
+        headers_at = (names_at + len(names) * headers + 7) // 8 * 8
         file = bytearray(headers_at)
         for name, at, data in sections:
             assert not any(file[at : at + len(data)]), f"{name} overlaps another section"

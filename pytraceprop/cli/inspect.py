@@ -74,7 +74,7 @@ def _sites(plan: Plan, path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]
                         "name": SiteKind(site.kind).name.lower(),
                         "offset": site.offset,
                         "instruction": decoded[2] if decoded else "",
-                        "emulated": is_emulated(plan.machine, code),
+                        "emulated": is_emulated(plan.machine, code.ljust(_LONGEST_INSTRUCTION, b"\0")),
                     }
 
 

@@ -16,21 +16,27 @@ import (
 )
 
 // Truth is one executable. Functions and structs that it has not are left out; without a table
-// that tells them, the map is null.
+// that tells them, the map is null. Types is the address of the first type descriptor.
 type Truth struct {
-	Go        string             `json:"go"`
-	Module    string             `json:"module"`
-	Machine   string             `json:"machine"`
-	Stripped  bool               `json:"stripped"`
-	Functions map[string][2]uint `json:"functions"`
-	Structs   map[string]Struct  `json:"structs"`
+	Go        string            `json:"go"`
+	Module    string            `json:"module"`
+	Machine   string            `json:"machine"`
+	Stripped  bool              `json:"stripped"`
+	Functions Ranges            `json:"functions"`
+	Structs   map[string]Struct `json:"structs"`
+	Types     uint64            `json:"types"`
 }
 
-// Struct is a type: its size, the offsets of its fields in bytes, and the address of the type
-// descriptor of a pointer to it (0 if not known).
+// Ranges are the first address and the first one behind of each function of a name: a function that
+// assembly calls has a wrapper of the same name.
+type Ranges map[string][][2]uint64
+
+// Struct is a type: its size, the offsets of its fields in bytes, and where the type descriptor of
+// it and of a pointer to it are, counted from the first one (0 if not known).
 type Struct struct {
 	Size    int64            `json:"size"`
 	Fields  map[string]int64 `json:"fields"`
+	Itself  uint64           `json:"itself"`
 	Pointer uint64           `json:"pointer"`
 }
 
@@ -66,7 +72,7 @@ func read(path string, functions, structs map[string]bool) (*Truth, error) {
 	if found.Stripped {
 		found.Functions, err = functionsOfRuntime(file, functions)
 	} else {
-		found.Functions, err = functionsOfSymbols(file, functions)
+		found.Functions, found.Types, err = readSymbols(file, functions)
 	}
 	if err != nil {
 		return nil, err
@@ -79,24 +85,26 @@ func read(path string, functions, structs map[string]bool) (*Truth, error) {
 	return found, nil
 }
 
-func functionsOfSymbols(file *elf.File, wanted map[string]bool) (map[string][2]uint, error) {
+func readSymbols(file *elf.File, wanted map[string]bool) (Ranges, uint64, error) {
 	symbols, err := file.Symbols()
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	found := map[string][2]uint{}
+	found := Ranges{}
+	types := uint64(0)
 	for _, symbol := range symbols {
-		// The assembly of some functions is called through a wrapper that has .abi0 at the end.
 		if wanted[symbol.Name] && elf.ST_TYPE(symbol.Info) == elf.STT_FUNC {
-			found[symbol.Name] = [2]uint{uint(symbol.Value), uint(symbol.Value + symbol.Size)}
+			found[symbol.Name] = append(found[symbol.Name], [2]uint64{symbol.Value, symbol.Value + symbol.Size})
+		}
+		if symbol.Name == "runtime.types" {
+			types = symbol.Value
 		}
 	}
-	return found, nil
+	return found, types, nil
 }
 
 // readStructs walks the types at the top of each compilation unit.
 func readStructs(data *dwarf.Data, wanted map[string]bool) (map[string]Struct, error) {
-	const runtimeType = dwarf.Attr(0x2904) // DW_AT_go_runtime_type
 	found := map[string]Struct{}
 	pointers := map[string]uint64{}
 	reader := data.Reader()
@@ -118,28 +126,34 @@ func readStructs(data *dwarf.Data, wanted map[string]bool) (map[string]Struct, e
 			if err != nil {
 				return nil, err
 			}
-			one := Struct{Size: kind.Size(), Fields: map[string]int64{}}
+			one := Struct{Size: kind.Size(), Fields: map[string]int64{}, Itself: descriptor(entry)}
 			for _, field := range kind.(*dwarf.StructType).Field {
 				one.Fields[field.Name] = field.ByteOffset
 			}
 			found[name] = one
 		case entry.Tag == dwarf.TagPointerType && wanted[strings.TrimPrefix(name, "*")]:
-			switch address := entry.Val(runtimeType).(type) {
-			case uint64:
-				pointers[name[1:]] = address
-			case int64:
-				pointers[name[1:]] = uint64(address)
-			}
+			pointers[name[1:]] = descriptor(entry)
 		}
 		reader.SkipChildren()
 	}
-	for name, address := range pointers {
+	for name, offset := range pointers {
 		if one, ok := found[name]; ok {
-			one.Pointer = address
+			one.Pointer = offset
 			found[name] = one
 		}
 	}
 	return found, nil
+}
+
+// descriptor is what DW_AT_go_runtime_type says, an extension of Go's.
+func descriptor(entry *dwarf.Entry) uint64 {
+	switch offset := entry.Val(dwarf.Attr(0x2904)).(type) {
+	case uint64:
+		return offset
+	case int64:
+		return uint64(offset)
+	}
+	return 0
 }
 
 func set(list []string) map[string]bool {

@@ -10,7 +10,7 @@ import (
 
 // functionsOfRuntime reads the table that the runtime itself uses, which stripping leaves in place.
 // It is null where this file does not tell from which address the table counts.
-func functionsOfRuntime(file *elf.File, wanted map[string]bool) (map[string][2]uint, error) {
+func functionsOfRuntime(file *elf.File, wanted map[string]bool) (Ranges, error) {
 	table, address := functionTable(file)
 	if table == nil {
 		return nil, nil
@@ -33,10 +33,10 @@ func functionsOfRuntime(file *elf.File, wanted map[string]bool) (map[string][2]u
 	if err != nil {
 		return nil, err
 	}
-	found := map[string][2]uint{}
+	found := Ranges{}
 	for _, function := range symbols.Funcs {
 		if wanted[function.Name] {
-			found[function.Name] = [2]uint{uint(function.Entry), uint(function.End)}
+			found[function.Name] = append(found[function.Name], [2]uint64{function.Entry, function.End})
 		}
 	}
 	return found, nil

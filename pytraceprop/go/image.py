@@ -16,7 +16,7 @@ _PHDR = struct.Struct("<IIQQQQQQ")
 _SHDR = struct.Struct("<IIQQQQIIQQ")
 
 _ET_EXEC, _ET_DYN = 2, 3
-_EM_X86_64 = 62
+_MACHINES = {62: "x86_64", 183: "arm64"}  # e_machine; the names are those of a Plan
 _PT_LOAD, _PT_NOTE = 1, 4
 _SHT_NOBITS = 8
 _MAX_SEGMENTS = 128  # program headers; Go's linker writes about ten
@@ -94,8 +94,9 @@ class Image:
         )
         if ident[:4] != b"\x7fELF":
             raise NotGo(self.path, "not an ELF file")
-        if ident[4:6] != b"\x02\x01" or machine != _EM_X86_64:
-            raise UnsupportedExecutable(self.path, "only 64-bit x86-64 executables are covered so far")
+        if ident[4:6] != b"\x02\x01" or machine not in _MACHINES:
+            raise UnsupportedExecutable(self.path, "only executables for x86-64 and arm64 are covered so far")
+        self.machine = _MACHINES[machine]
         if kind == _ET_DYN:
             raise UnsupportedExecutable(self.path, "position-independent executables are not covered so far")
         if kind != _ET_EXEC:

@@ -72,6 +72,10 @@ _CLIENT_FIELDS = (
     ("bufio_n", "bufio.Writer", "n"),
     ("bufio_wr", "bufio.Writer", "wr"),
 )
+#: Words of arguments and results, in the order of Go's signatures.
+_HANDLER_ARGUMENTS = 4  # func (sh serverHandler) ServeHTTP(rw ResponseWriter, req *Request)
+_ERROR = 1  # func (pc *persistConn) roundTrip(req *transportRequest) (resp *Response, err error)
+_HEADER = 0  # func (h Header) writeSubset(w io.Writer, exclude map[string]bool, ...) error
 _ABSENT = 65535  # FIELD_ABSENT in bpf/records.h
 _LARGEST_ADDRESS = (1 << 64) - 1
 
@@ -188,7 +192,7 @@ def _read_server(executable: Executable, fields: dict[str, int]) -> list[Site]:
     return [
         _site(executable, "http1_server", kind, address)
         for kind, address in (
-            (SiteKind.SERVER_START, executable.code(_HANDLER).entry()),
+            (SiteKind.SERVER_START, executable.code(_HANDLER).entry(_HANDLER_ARGUMENTS)),
             (SiteKind.SERVER_END, after[0]),
             (SiteKind.SERVER_UNWIND, executable.code(_SERVE_DEFER).entry()),
         )
@@ -207,12 +211,12 @@ def _read_client(executable: Executable, fields: dict[str, int]) -> list[Site]:
     round_trip = executable.code(_ROUND_TRIP)
     start = round_trip.only_call(executable.function(_GET_CONN))
     inner = round_trip.only_call(executable.function(_PERSIST_ROUND_TRIP))
-    end, success = round_trip.test_after(inner, "rbx")
+    end, success = round_trip.test_after(inner, _ERROR)
     write = executable.code(_WRITE)
     header_call = write.calls(executable.function(_WRITE_SUBSET))
     if not header_call:
         raise write.missing("does not call Header.writeSubset")
-    fields["write_receiver"] = write.receiver_slot(header_call[0], "rax", fields["request_header"])
+    fields["write_receiver"] = write.receiver_slot(header_call[0], _HEADER, fields["request_header"])
     found = [
         (SiteKind.CLIENT_START, start),
         (SiteKind.CLIENT_WRITE, header_call[0]),

@@ -81,7 +81,7 @@ JUMP_THROUGH_TABLE = word(0xD61F0360)  # br x27
 CALL_CLOSURE = word(0xD63F0060)  # blr x3
 COMPARE = word(0xEB3063FF)  # cmp sp, x16
 COMPARE_BELOW = word(0xEB10023F)  # cmp x17, x16
-EXCHANGE = word(0xF8A08020)  # swp x0, x0, [x1], Armv8.1
+EXCHANGE = word(0xF8A08020)  # swpa x0, x0, [x1], Armv8.1: writes its second operand
 NOT_CODE = word(0xFFFFFFFF)
 
 CHECK = load(GUARD, 28, 0x10) + COMPARE + branch_if_lower_or_same(0x40)

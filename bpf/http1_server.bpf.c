@@ -40,7 +40,7 @@ static __noinline int end_request(const struct here *here, struct request_state 
 }
 
 /*
- * func (sh serverHandler) ServeHTTP(rw ResponseWriter, req *Request)
+ * func (sh serverHandler) ServeHTTP(rw ResponseWriter, req *Request), called by (*conn).serve
  * RAX sh.srv, RBX and RCX rw, RDI req.
  */
 static __noinline int start_request(const struct here *here, struct pt_regs *regs)
@@ -129,6 +129,10 @@ int http1_server(struct pt_regs *regs)
 		return 0;
 	if (here.site == SITE_HTTP1_SERVER_START)
 		return start_request(&here, regs);
+	if (here.site == SITE_HTTP2_SERVER) {
+		count(&here, COUNT_HTTP2_SERVER_UNTRACED);
+		return 0;
+	}
 	server = find_request(&here, &servers, here.goid);
 	if (!server)
 		return 0;

@@ -88,6 +88,10 @@ class Attachment:
         if not self._plan.sites:
             reasons = "; ".join(f"{name}: {p.reason}" for name, p in self.protocols.items())
             raise UnsupportedExecutable(self.executable, f"nothing in it can be traced ({reasons})")
+        if self._plan.position_independent:
+            raise UnsupportedExecutable(
+                self.executable, "position-independent executables are not covered so far"
+            )
         core = self._tracer.core
         inject = any(p.method == "user-memory" for p in self.propagation.values())
         core.set_target(

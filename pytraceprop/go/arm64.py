@@ -3,8 +3,8 @@
 Under a uprobe the kernel simulates B, BL, B.cond, CBZ, CBNZ, TBZ, TBNZ, BR, BLR, RET, ADR and ADRP, and NOP
 from Linux 6.13 (commit ac4ad5c09b34). Loads of literals (commit acc450aa0709) and exclusive accesses are
 refused; everything else is stepped out of line (arch/arm64/kernel/probes/decode-insn.c). The author of
-ac4ad5c09b34 measured 1.86 million hits a second simulated, 0.92 million stepped: a site that has to be
-stepped costs twice as much here, not thirty times as on x86.
+ac4ad5c09b34 measured 1.86 million hits a second simulated, 0.92 million stepped: stepping costs twice as
+much here, not thirty times as on x86.
 
 Registers (cmd/compile/abi-internal.md): arguments and results in R0 to R15, the closure in R26, g in R28.
 """
@@ -21,12 +21,8 @@ from pytraceprop.go.functions import Function
 from pytraceprop.go.sites import Code, Instruction
 
 _STACK_GUARD = "x16, [x28, #0x10]"  # g.stackguard0: what a stack check begins with (cmd/internal/obj/arm64)
-_STACK_CHECK = frozenset({"sub", "subs", "cmp", "mov", "movk", "b.lo"})
-_STACK_CHECK_LENGTH = 10
-_FRAME = ("str x30, [sp, #-", "sub x20, sp, ", "mov x27, #")  # how a frame begins; the last, a huge one
-_LONGEST_SEARCH = 64  # instructions between a place and the site that is looked for from there
+_LONGEST_SEARCH = 64  # instructions looked at for one answer
 
-_SIMULATED = frozenset({"b", "bl", "br", "blr", "cbz", "cbnz", "tbz", "tbnz", "adr", "adrp"})
 _ENDS = frozenset({"b", "br", "ret", "brk", "udf", ".byte"})
 
 #: What writes its first operand, or its first two, or none. Every search that depends on a register ends
@@ -81,11 +77,6 @@ class Arm64Instruction(Instruction):
             return int(self.operands.rpartition("#")[2], 16)
         return None
 
-    @property
-    def is_simulated(self) -> bool:
-        """Whether the kernel simulates it under a uprobe, and always did."""
-        return self.mnemonic in _SIMULATED or self.mnemonic.startswith("b.")
-
     def written(self) -> set[int] | None:
         """Numbers of the general registers that it writes; None where that is not known."""
         operands = self.operands.split(", ")
@@ -126,49 +117,6 @@ class Arm64Code(Code):
         self._targets = {one.target for one in found if one.mnemonic != "bl"}
         self._has_table = any(one.mnemonic == "br" for one in found)
         return found
-
-    def _body(self) -> int:
-        """The index of the instruction that makes the frame, behind the stack check if there is one."""
-        index, one = 0, self.instructions[0]
-        if one.mnemonic == "ldr" and one.operands == _STACK_GUARD:
-            begin = [one.mnemonic for one in self.instructions[:_STACK_CHECK_LENGTH]]
-            index = begin.index("b.ls") + 1 if "b.ls" in begin else 0
-            if not _STACK_CHECK.issuperset(begin[1 : max(0, index - 1)]):
-                index = 0
-        one = self.instructions[min(index, len(self.instructions) - 1)]
-        if not f"{one.mnemonic} {one.operands}".startswith(_FRAME):
-            raise self.missing("does not begin as Go functions do")
-        return index
-
-    def _straight(self, index: int) -> Iterator[Arm64Instruction]:
-        """The instructions that run once each whenever the one at the index does, up to the first branch.
-
-        Ends where something jumps to; with a jump table (Go 1.19 and later have them) that may be anywhere.
-        """
-        for one in self.instructions[index : index + 1 if self._has_table else index + _LONGEST_SEARCH]:
-            if one.address in self._targets and one is not self.instructions[index]:
-                return
-            yield one
-            if one.target is not None or one.mnemonic in _ENDS or one.mnemonic == "blr":
-                return
-
-    def entry(self, arguments: int = 0) -> int:
-        """An instruction that runs once per real call, with the first `arguments` registers still alive.
-
-        The stack check itself would do as an instruction (B.LS is simulated), but it runs twice when the
-        stack grows. What follows it, the store that makes the frame, must be stepped. So the answer is
-        the first simulated instruction behind it that no path avoids or repeats, if all that stands
-        between leaves the arguments alone; else that store. The frame is there or not: arguments on the
-        stack cannot be read at it.
-        """
-        body = self._body()
-        for one in self._straight(body):
-            if one.is_simulated:
-                return one.address
-            written = one.written()
-            if written is None or not written.isdisjoint(range(arguments)):
-                break
-        return self.instructions[body].address
 
     def calls(self, callee: Function) -> list[int]:
         """Addresses of the direct calls to a function, in order of address.
@@ -250,20 +198,31 @@ class Arm64Code(Code):
             if access is None or offset is None:
                 return None
             if in_receiver:
-                return offset if access.base == "sp" else None
+                return offset if access.base == "sp" and offset >= 0 else None
             if offset != field_offset:
                 return None
             wanted, in_receiver = _number(access.base), True
         return None
 
     def _stores_receiver(self, store: Arm64Instruction, slot: int) -> bool:
-        """Whether the instruction stores the function's first argument to the slot."""
+        """Whether the instruction stores the function's first argument to the slot.
+
+        Only the stack check may branch before it (B.LS, and B.LO for a huge frame): what it goes to calls
+        runtime.morestack and begins again.
+        """
         access = store.access()
-        if access is None or access.offset_of(0) != slot:
+        if access is None or access.offset_of(0) != slot or self._has_table:
             return False
-        for one in self._straight(self._body()):
+        first = self.instructions[0]
+        checks = ("b.lo", "b.ls") if (first.mnemonic, first.operands) == ("ldr", _STACK_GUARD) else ()
+        for one in self.instructions[:_LONGEST_SEARCH]:
+            if one.address in self._targets and one is not first:
+                return False
             if one is store:
                 return True
+            if one.mnemonic in checks:
+                checks = () if one.mnemonic == "b.ls" else checks
+                continue
             written = one.written()
             if written is None or 0 in written:
                 return False

@@ -12,6 +12,7 @@ from pytraceprop.go.buildinfo import BuildInfo, read_build_info
 from pytraceprop.go.functions import Function, find_functions
 from pytraceprop.go.image import Image
 from pytraceprop.go.moduledata import ModuleData, find_module_data
+from pytraceprop.go.pclntab import FunctionTable, find_function_table
 from pytraceprop.go.sites import Code, SiteMissing
 from pytraceprop.go.types import Types
 
@@ -28,11 +29,6 @@ class Executable:
     def __init__(self, path: str | os.PathLike[str], display: str | None = None) -> None:
         """Opens the file at `path`, called `display` in messages."""
         self.image = Image(path, display)
-        try:
-            self.build: BuildInfo = read_build_info(self.image)
-        except BaseException:
-            self.close()
-            raise
         self._functions: dict[str, Function | None] = {}
         self._codes: dict[str, Code] = {}
 
@@ -48,15 +44,20 @@ class Executable:
     ) -> None:
         self.close()
 
-    @property
-    def machine(self) -> str:
-        """What it was compiled for: "x86_64" or "arm64"."""
-        return self.image.machine
+    @cached_property
+    def build(self) -> BuildInfo:
+        """What the linker wrote about the build."""
+        return read_build_info(self.image)
+
+    @cached_property
+    def function_table(self) -> FunctionTable:
+        """The header of the table of functions."""
+        return find_function_table(self.image)
 
     @cached_property
     def module(self) -> ModuleData:
         """runtime.moduledata."""
-        return find_module_data(self.image)
+        return find_module_data(self.image, self.function_table)
 
     @cached_property
     def types(self) -> Types:
@@ -67,7 +68,7 @@ class Executable:
         """Looks many functions up in one walk of the table; `function` then answers at once."""
         missing = [name for name in names if name not in self._functions]
         if missing:
-            found = find_functions(self.image, self.module, missing)
+            found = find_functions(self.image, self.function_table, self.module, missing)
             self._functions.update({name: found.get(name) for name in missing})
 
     def function(self, name: str) -> Function:
@@ -86,5 +87,5 @@ class Executable:
     def code(self, name: str) -> Code:
         """A function, disassembled. Raises SiteMissing."""
         if name not in self._codes:
-            self._codes[name] = _CODES[self.machine](self.image, self.function(name))
+            self._codes[name] = _CODES[self.image.machine](self.image, self.function(name))
         return self._codes[name]

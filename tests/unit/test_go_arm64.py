@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pytraceprop.errors import UnsupportedExecutable
 from pytraceprop.go import Executable
 from pytraceprop.go.arm64 import Arm64Code
 from pytraceprop.go.functions import Function
@@ -71,6 +72,10 @@ def branch_if_not_zero(register: int, distance: int) -> bytes:
     return word(0xB5000000 | (distance // 4 & 0x7FFFF) << 5 | register)
 
 
+def branch_if_lower(distance: int) -> bytes:
+    return word(0x54000003 | (distance // 4 & 0x7FFFF) << 5)
+
+
 def branch_if_lower_or_same(distance: int) -> bytes:
     return word(0x54000009 | (distance // 4 & 0x7FFFF) << 5)
 
@@ -112,7 +117,7 @@ class Sample:
         assert self.go.function("sample", code) == self.start
         self.path.write_bytes(self.go.build(machine=ARM64))
         with Executable(self.path) as executable:
-            assert executable.machine == "arm64"
+            assert executable.image.machine == "arm64"
             found = executable.code("sample")
         assert isinstance(found, Arm64Code)
         return found
@@ -128,87 +133,10 @@ def sample(tmp_path: Path) -> Sample:
     return Sample(tmp_path)
 
 
-@pytest.mark.parametrize("frame", [FRAME, FRAME_LARGE], ids=["small", "large"])
-@pytest.mark.parametrize("check", [b"", CHECK, CHECK_LARGE], ids=["unchecked", "checked", "large"])
-@pytest.mark.parametrize(
-    "site",
-    [
-        branch_if_zero(5, 8),
-        branch(8),
-        call(0x100),
-        CALL_CLOSURE,
-        word(0x90000001),
-        branch_if_lower_or_same(8),
-    ],
-    ids=["cbz", "b", "bl", "blr", "adrp", "b.ls"],
-)
-def test_the_entry_is_the_first_simulated_instruction_behind_the_frame(
-    sample: Sample, check: bytes, frame: bytes, site: bytes
-) -> None:
-    head = check + frame + store(1, SP, 0x40) + load_pair(4, 5, 0, 0x10)
-    code = sample.code(head + site + NOP + RET)
-    assert code.entry(4) == sample.start + len(head)
-
-
-@pytest.mark.parametrize(
-    "between",
-    [
-        move(3, 9),  # the fourth argument is overwritten
-        load_pair(9, 2, 0, 0x10),
-        word(0xF8408C20),  # ldr x0, [x1, #8]!
-        word(0xB8404402),  # ldr w2, [x0], #4: changes x0 as well
-        word(0x52800003),  # mov w3, #0: half of it
-        EXCHANGE,
-        NOT_CODE,
-    ],
-)
-def test_an_entry_where_arguments_are_gone_is_the_frame_instead(sample: Sample, between: bytes) -> None:
-    code = sample.code(CHECK + FRAME + between + branch_if_zero(5, 8) + NOP + RET)
-    assert code.entry(4) == sample.start + len(CHECK)
-
-
-def test_arguments_that_nobody_reads_may_be_gone(sample: Sample) -> None:
-    head = CHECK + FRAME + move(3, 9)
-    assert sample.code(head + branch_if_zero(5, 8) + NOP + RET).entry(3) == sample.start + len(head)
-
-
-def test_an_entry_that_a_loop_repeats_is_the_frame_instead(sample: Sample) -> None:
-    head = CHECK + FRAME
-    code = sample.code(head + NOP + branch_if_zero(5, -4) + RET)  # back to the nop
-    assert code.entry() == sample.start + len(CHECK)
-
-
-def test_with_a_jump_table_anything_may_be_repeated(sample: Sample) -> None:
-    code = sample.code(CHECK + FRAME + branch_if_zero(5, 8) + JUMP_THROUGH_TABLE + RET)
-    assert code.entry() == sample.start + len(CHECK)
-
-
-def test_an_entry_far_behind_the_frame_is_the_frame_instead(sample: Sample) -> None:
-    code = sample.code(CHECK + FRAME + 100 * NOP + branch_if_zero(5, 8) + NOP + RET)
-    assert code.entry() == sample.start + len(CHECK)
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        RET,
-        NOP + FRAME + RET,
-        CHECK,  # ends there
-        CHECK + RET,
-        load(GUARD, 28, 0x18) + COMPARE + branch_if_lower_or_same(0x40) + FRAME + RET,  # another field of g
-        load(GUARD, 28, 0x10) + CALL_CLOSURE + branch_if_lower_or_same(0x40) + FRAME + RET,
-        load(GUARD, 28, 0x10) + 20 * COMPARE + branch_if_lower_or_same(0x40) + FRAME + RET,
-    ],
-)
-def test_a_function_that_begins_otherwise_has_no_entry(sample: Sample, code: bytes) -> None:
-    with pytest.raises(SiteMissing, match="does not begin"):
-        sample.code(code).entry()
-
-
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 6, 7])
 def test_a_function_that_ends_within_an_instruction_is_refused(sample: Sample, length: int) -> None:
-    with pytest.raises(SiteMissing, match=r"disassembled|does not begin"):
-        sample.code((FRAME + RET)[:length]).entry(1)
+    with pytest.raises(SiteMissing, match="disassembled"):
+        sample.code((FRAME + RET)[:length])
 
 
 def test_constants_in_the_text_are_stepped_over(sample: Sample) -> None:
@@ -312,8 +240,10 @@ FIELD = load(0, 5, 0x38)
 HEAD = CHECK_LARGE + FRAME_LARGE
 
 
-def receiver_slot(sample: Sample, body: bytes, *, tail: Callable[[int], bytes] = lambda _: b"") -> int:
-    head = HEAD + body
+def receiver_slot(
+    sample: Sample, body: bytes, *, head: bytes = HEAD, tail: Callable[[int], bytes] = lambda _: b""
+) -> int:
+    head += body
     code = sample.code(head + sample.call(len(head)) + RET + tail(len(head) + 8))
     return code.receiver_slot(sample.start + len(head), 0, 0x38)
 
@@ -333,6 +263,7 @@ def receiver_slot(sample: Sample, body: bytes, *, tail: Callable[[int], bytes] =
         store_pair(1, 0, SP, SLOT - 8) + LOAD + FIELD,
         SAVE + store(1, SP, SLOT - 8) + store_byte(1, SP, SLOT + 8) + LOAD + FIELD,  # neighbours
         SAVE + store(1, 6, SLOT) + LOAD + FIELD,  # elsewhere
+        store(1, SP, 0x40) + move(1, 0) + SAVE + LOAD + FIELD,
     ],
 )
 def test_the_stack_slot_of_the_receiver_is_found(sample: Sample, body: bytes) -> None:
@@ -343,6 +274,7 @@ def test_the_stack_slot_of_the_receiver_is_found(sample: Sample, body: bytes) ->
     "body",
     [
         SAVE + LOAD + load(0, 5, 0x40),  # another field
+        store_pair(2, 0, SP, -0x20) + load_pair(2, 5, SP, -0x20) + FIELD,  # below the stack
         SAVE + load(0, SP, 0x38),  # no field at all
         SAVE + move(5, 0) + FIELD,  # not from the stack
         SAVE + load(5, 6, SLOT) + FIELD,
@@ -388,3 +320,45 @@ def test_a_jump_to_before_the_load_does_not_matter(sample: Sample) -> None:
 def test_with_a_jump_table_there_may_be_another_way_to_the_call(sample: Sample) -> None:
     with pytest.raises(SiteMissing, match="does not load"):
         receiver_slot(sample, SAVE + LOAD + FIELD, tail=lambda _: JUMP_THROUGH_TABLE)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        FRAME,
+        CHECK + FRAME,
+        load(GUARD, 28, 0x10) + branch_if_lower(0x40) + COMPARE + branch_if_lower_or_same(0x40) + FRAME,
+    ],
+    ids=["no frame", "no stack check", "small frame", "huge frame"],
+)
+def test_the_receiver_is_stored_behind_any_stack_check(sample: Sample, head: bytes) -> None:
+    assert receiver_slot(sample, SAVE + LOAD + FIELD, head=head) == SLOT
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        COMPARE + branch_if_lower_or_same(0x40),  # no stack check
+        load(GUARD, 28, 0x18) + COMPARE + branch_if_lower_or_same(0x40),
+        CHECK + COMPARE + branch_if_lower_or_same(0x40),  # another branch behind it
+        CHECK + COMPARE + branch_if_lower(0x40),
+        branch_if_zero(1, 4),  # the store can be jumped to
+        80 * NOP,
+    ],
+)
+def test_a_store_that_may_not_run_does_not_count(sample: Sample, head: bytes) -> None:
+    with pytest.raises(SiteMissing, match="keeps something else"):
+        receiver_slot(sample, SAVE + LOAD + FIELD, head=head)
+
+
+def test_with_a_jump_table_the_store_may_not_run(sample: Sample) -> None:
+    code = sample.code(SAVE + JUMP_THROUGH_TABLE)
+    assert not code._stores_receiver(code.instructions[0], SLOT)
+
+
+@pytest.mark.parametrize("machine", [0, 3, 40, 243, 0xFFFF])
+def test_other_machines_are_refused(sample: Sample, machine: int) -> None:
+    sample.path.write_bytes(sample.go.build(machine=machine))
+    with pytest.raises(UnsupportedExecutable, match="x86-64 and arm64"):
+        Executable(sample.path)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from pytraceprop.tracer import Tracer
 
 
+#: This machine, by the name that plans have for it.
+_MACHINE = {"aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
+
+
 @attrs.frozen
 class Protocol:
     """What is traced of one protocol in one process: each side, and where not, why."""
@@ -88,6 +92,9 @@ class Attachment:
         if not self._plan.sites:
             reasons = "; ".join(f"{name}: {p.reason}" for name, p in self.protocols.items())
             raise UnsupportedExecutable(self.executable, f"nothing in it can be traced ({reasons})")
+        if self._plan.machine != _MACHINE:
+            reason = f"it is compiled for {self._plan.machine}, and only {_MACHINE} is traced on this machine"
+            raise UnsupportedExecutable(self.executable, reason)
         if self._plan.position_independent:
             raise UnsupportedExecutable(
                 self.executable, "position-independent executables are not covered so far"

@@ -102,7 +102,7 @@ def _interpret(image: Image, words: Sequence[int], rows: tuple[int, int]) -> Mod
         if first != text + rows[0] or last != text + rows[1] or not text < text_end:
             continue
         code = _segment(image, text, text_end - text)
-        if code and code.executable and first < last <= text_end:
+        if code and code.executable and first <= last <= text_end:
             types = _find_types(image, words, at + 2)
             if types:
                 return ModuleData(text, text_end, *types)

@@ -183,23 +183,14 @@ class Types:
         return self._pointer_of[self.find(name)]
 
     def at(self, address: int) -> Struct:
-        """The struct type at a descriptor's address.
-
-        Raises MalformedExecutable, or UnsupportedExecutable where a field lies outside its struct: before
-        Go 1.19 the word held the offset shifted by one, and whether the field is embedded.
-        """
+        """The struct type at a descriptor's address. Raises MalformedExecutable."""
         if self.kind(address) != STRUCT:
             raise MalformedExecutable(self._path, f"the type at {address:#x} is not a struct")
-        fields, size = {}, self.size(address)
+        fields = {}
         for name_at, kind, offset in self._raw_fields(address):
             name, flags = self._text(name_at)
-            if offset + self.size(kind) > size:
-                name = self._name_of(address)
-                raise UnsupportedExecutable(
-                    self._path, f"its type {name} is smaller than its fields: built by Go before 1.19?"
-                )
             fields[name] = Field(name, offset, kind, bool(flags & _EMBEDDED))
-        return Struct(self._name_of(address), address, size, fields)
+        return Struct(self._name_of(address), address, self.size(address), fields)
 
     def _field_words(self, address: int) -> array[int]:
         """Three words for each field of a struct: where its name is, its type, its offset."""
@@ -216,8 +207,17 @@ class Types:
         return list(zip(words[0::3], words[1::3], words[2::3], strict=True))
 
     def field(self, name: str, field: str) -> Field:
-        """One field of a struct type. Raises TypeMissing."""
-        return self.at(self.find(name)).field(self._path, field)
+        """One field of a struct type.
+
+        Raises TypeMissing, or UnsupportedExecutable where any field begins behind the struct's end: before
+        Go 1.19 the word held the offset shifted by one, and whether the field is embedded.
+        """
+        found = self.at(self.find(name))
+        if any(one.offset > found.size for one in found.fields.values()):
+            raise UnsupportedExecutable(
+                self._path, f"its type {name} is smaller than its fields: built by Go before 1.19?"
+            )
+        return found.field(self._path, field)
 
     def element(self, address: int) -> int:
         """The descriptor's address of what a pointer or an array is of."""

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.bpf
 def test_an_executable_for_another_machine_is_refused_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    require("root")
+    require("needs root")
     foreign = read_plan(golang.build(SOURCES, "1.27", arch="arm64"))
     assert foreign.sites and foreign.machine == "arm64"
     cases = Cases()

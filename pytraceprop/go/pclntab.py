@@ -20,7 +20,7 @@ _MAGICS = (0xFFFFFFF1, 0xFFFFFFF0)
 _OLD_MAGICS = (0xFFFFFFFA, 0xFFFFFFFB)  # Go 1.16 and 1.2
 _HEADER = struct.Struct("<IHBBQQQQQQQQ")
 _QUANTA = (1, 4)  # shortest instruction: x86, arm64
-_ALIGNMENT = 16  # bytes; cmd/link aligns the table to 32
+_ALIGNMENT = 8  # bytes; cmd/link asks for 32 up to Go 1.26, for 8 from 1.27 on
 _MAX_FUNCTIONS = 1 << 21  # the largest programs have some 300 000
 _CHUNK = 1 << 24  # bytes searched together
 _MOST_SEARCHED = 1 << 29  # bytes
@@ -70,17 +70,17 @@ def _read(image: Image, address: int, start: int, end: int) -> FunctionTable:
 
 
 def _candidates(image: Image) -> Iterator[tuple[int, int, int]]:
-    """Address, start and end of what begins like the table, in the file's order."""
+    """Address, start and end of what begins like the table; what is not executable first."""
     heads = [struct.pack("<IH", magic, 0) for magic in _MAGICS]
     left = _MOST_SEARCHED
-    for segment in image.segments:
+    for segment in sorted(image.segments, key=lambda one: one.executable):
         end = min(segment.offset + segment.size, image.file_size)
         first = segment.offset + -segment.address % _ALIGNMENT
         for start in range(first, end, _CHUNK):
             left -= _CHUNK
             if left < 0:
                 return
-            # One byte of each place where the table may begin: a sixteenth to look through.
+            # One byte of each place where the table may begin: an eighth to look through.
             sample = image.data[start : min(start + _CHUNK, end) : _ALIGNMENT]
             for head in heads:
                 i = sample.find(head[:1])

@@ -21,7 +21,8 @@ _TEXT_CANDIDATES = range(20, 30)
 _MAX_TYPES = 1 << 20  # some 100 000 in the largest programs
 _LARGEST_TYPES = 1 << 26  # bytes; 10 MB in the largest programs
 _SAMPLES = 32
-_MAX_CANDIDATES = 4096
+_MAX_CANDIDATES = 64  # places that hold the address of the table of functions; there are one or two
+_MOST_SEARCHED = 1 << 29  # bytes
 _MAX_RELOCATED_CANDIDATES = 8  # each costs a walk over all relocations
 _SECTIONS = (".go.module", ".noptrdata", ".data", ".data.rel.ro")
 _POINTER_HEAD = struct.pack("<QQ", 8, 8)  # a pointer type's size and pointer bytes
@@ -49,10 +50,9 @@ def find_module_data(image: Image, table: FunctionTable) -> ModuleData:
 
     Raises MalformedExecutable, or UnsupportedExecutable when no candidate makes sense.
     """
-    rows = struct.unpack_from("<I", image.data, table.rows)
-    rows += struct.unpack_from("<I", image.data, table.rows + 8 * table.count)
+    first, last = (image.data.unpack("<I", table.rows + 8 * i)[0] for i in (0, table.count))
     for address in _candidates(image, table.address):
-        found = _interpret(image, image.load(address, _WORDS), rows)
+        found = _interpret(image, image.load(address, _WORDS), (first, last))
         if found:
             return found
     raise UnsupportedExecutable(image.path, "its runtime.moduledata has a layout that is not known")
@@ -73,17 +73,17 @@ def _candidates(image: Image, pclntab: int) -> Iterator[int]:
     ranges = [(s.offset, s.size, s.address) for s in sections]
     ranges += [(s.offset, s.size, s.address) for s in image.segments if not s.executable]
     needle = struct.pack("<Q", pclntab)
-    left = _MAX_CANDIDATES
+    left, found = _MOST_SEARCHED, _MAX_CANDIDATES
     for offset, size, address in ranges:
-        at = image.data.find(needle, offset, min(offset + size, image.file_size))
-        while at >= 0:
-            left -= 1
-            if left < 0:
+        end = min(offset + min(size, left), image.file_size)
+        left -= max(0, end - offset)
+        for at in image.data.find_all(needle, offset, end):
+            found -= 1
+            if found < 0:
                 return
             candidate = at - offset + address
             if candidate % 8 == 0 and _segment(image, candidate, 8 * _WORDS):
                 yield candidate
-            at = image.data.find(needle, at + 1, min(offset + size, image.file_size))
 
 
 def _segment(image: Image, address: int, size: int) -> Segment | None:
@@ -127,7 +127,7 @@ def _find_types(
         types, length, end = words[at : at + 3]
         if _are_bounds(image, types, end) and 0 < length <= end - types:
             offset = image.file_offset(types, end - types)
-            head = image.data.find(_POINTER_HEAD, offset, offset + length)
+            head = next(image.data.find_all(_POINTER_HEAD, offset, offset + length), -1)
             if head >= 0 and _is_type(image, types, end, head - offset):
                 return types, end, None, types + length
     return None
@@ -153,6 +153,5 @@ def _is_type(image: Image, types: int, end: int, offset: int) -> bool:
     """Whether what lies there may be a type's descriptor (internal/abi/type.go)."""
     if not 0 < offset <= end - types - 48:
         return False
-    data, at = image.data, image.file_offset(types + offset)
-    name = int.from_bytes(data[at + 40 : at + 44], "little", signed=True)
-    return 0 < data[at + 23] & 31 <= _LAST_KIND and 0 < name < end - types
+    kind, name = image.unpack("<23xB16xi", types + offset)
+    return 0 < kind & 31 <= _LAST_KIND and 0 < name < end - types

@@ -22,8 +22,9 @@ _HEADER = struct.Struct("<IHBBQQQQQQQQ")
 _QUANTA = (1, 4)  # shortest instruction: x86, arm64
 _ALIGNMENT = 8  # bytes; cmd/link asks for 32 up to Go 1.26, for 8 from 1.27 on
 _MAX_FUNCTIONS = 1 << 21  # the largest programs have some 300 000
-_CHUNK = 1 << 24  # bytes searched together
+_MAGICS_TAIL = b"\xff\xff\xff\0\0"  # what follows the first byte of both
 _MOST_SEARCHED = 1 << 29  # bytes
+_MOST_FOUND = 1 << 16  # places that look like the magic
 
 
 @attrs.frozen
@@ -56,8 +57,8 @@ def find_function_table(image: Image) -> FunctionTable:
 def _read(image: Image, address: int, start: int, end: int) -> FunctionTable:
     if end - start < _HEADER.size:
         raise MalformedExecutable(image.path, ".gopclntab is too short")
-    magic, _, quantum, pointer_size, count, _, _, names, units, _, _, rows = _HEADER.unpack_from(
-        image.data, start
+    magic, _, quantum, pointer_size, count, _, _, names, units, _, _, rows = _HEADER.unpack(
+        image.data.read(start, _HEADER.size)
     )
     if magic in _OLD_MAGICS:
         raise UnsupportedExecutable(image.path, "it was built by a Go release before 1.18")
@@ -71,21 +72,15 @@ def _read(image: Image, address: int, start: int, end: int) -> FunctionTable:
 
 def _candidates(image: Image) -> Iterator[tuple[int, int, int]]:
     """Address, start and end of what begins like the table; what is not executable first."""
-    heads = [struct.pack("<IH", magic, 0) for magic in _MAGICS]
-    left = _MOST_SEARCHED
+    left, hits = _MOST_SEARCHED, _MOST_FOUND
     for segment in sorted(image.segments, key=lambda one: one.executable):
         end = min(segment.offset + segment.size, image.file_size)
-        first = segment.offset + -segment.address % _ALIGNMENT
-        for start in range(first, end, _CHUNK):
-            left -= _CHUNK
-            if left < 0:
+        searched = min(left, max(0, end - segment.offset))
+        left -= searched
+        for at in image.data.find_all(_MAGICS_TAIL, segment.offset + 1, segment.offset + searched):
+            hits -= 1
+            if hits < 0:
                 return
-            # One byte of each place where the table may begin: an eighth to look through.
-            sample = image.data[start : min(start + _CHUNK, end) : _ALIGNMENT]
-            for head in heads:
-                i = sample.find(head[:1])
-                while i >= 0:
-                    at = start + i * _ALIGNMENT
-                    if image.data[at : at + len(head)] == head:
-                        yield at - segment.offset + segment.address, at, end
-                    i = sample.find(head[:1], i + 1)
+            address = at - 1 - segment.offset + segment.address
+            if address % _ALIGNMENT == 0:
+                yield address, at - 1, end

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import attrs
 
 from pytraceprop.errors import MalformedExecutable, NotGo, UnsupportedExecutable
@@ -16,8 +14,6 @@ _ALIGNMENT = 16
 _INLINE = 2  # flag: strings follow the header (Go 1.18)
 _SENTINEL = 16  # bytes around the module text
 _LARGEST = 1 << 20  # bytes; a thousand modules take below 100 KiB
-_MOST_SEARCHED = 1 << 28  # bytes
-_MOST_FOUND = 64  # places in a segment that hold the magic
 
 
 @attrs.frozen
@@ -65,11 +61,9 @@ def _find(image: Image) -> bytes:
         if not blob.startswith(_MAGIC) or len(blob) < _HEADER:
             raise MalformedExecutable(image.path, ".go.buildinfo does not begin with its magic")
         return blob
-    left = _MOST_SEARCHED
     for segment in sorted(image.segments, key=lambda s: (s.executable, -s.address)):  # data come last
-        end = min(segment.offset + min(segment.size, left), image.file_size)
-        left -= max(0, end - segment.offset)
-        for at in itertools.islice(image.data.find_all(_MAGIC, segment.offset, end), _MOST_FOUND):
+        end = min(segment.offset + segment.size, image.file_size)
+        for at in image.data.find_all(_MAGIC, segment.offset, end):
             if (at - segment.offset + segment.address) % _ALIGNMENT == 0 and at + _HEADER <= end:
                 return image.data.read(at, min(_LARGEST, end - at))
     if ".gopclntab" in image.sections:

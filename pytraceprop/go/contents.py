@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pytraceprop.errors import MalformedExecutable, NotGo
 
 _CHUNK = 1 << 20  # bytes searched together
+_MOST_SEARCHED = 1 << 28  # bytes, by all searches; few executables need to be searched at all
+_MOST_FOUND = 1 << 18
 
 
 class Contents:
@@ -25,6 +27,7 @@ class Contents:
     def __init__(self, path: str | os.PathLike[str], display: str) -> None:
         """Opens the file at `path`, called `display` in messages. Raises OSError as open(2) does."""
         self._path = display
+        self._left_to_search, self._left_to_find = _MOST_SEARCHED, _MOST_FOUND
         # Opening a FIFO would wait for its writer.
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         status = os.fstat(self._descriptor)
@@ -76,12 +79,20 @@ class Contents:
         return struct.unpack(layout, self.read(offset, struct.calcsize(layout)))
 
     def find_all(self, needle: bytes, start: int, end: int) -> Iterator[int]:
-        """Offsets from `start` on at which the needle begins and before `end` ends, in order."""
+        """Offsets from `start` on at which the needle begins and before `end` ends, in order.
+
+        Raises MalformedExecutable when all searches together have looked at 256 MiB or found 262 144
+        places: sparse files cost nothing to make.
+        """
         end = min(end, self._size)
         while start + len(needle) <= end:
             chunk = self.read(start, min(_CHUNK + len(needle) - 1, end - start))
+            self._left_to_search -= len(chunk)
             at = chunk.find(needle)
-            while at >= 0:
+            while at >= 0 and self._left_to_find > 0 <= self._left_to_search:
+                self._left_to_find -= 1
                 yield start + at
                 at = chunk.find(needle, at + 1)
+            if self._left_to_find <= 0 or self._left_to_search < 0:
+                raise MalformedExecutable(self._path, "looking for what it is made of takes too long")
             start += _CHUNK

@@ -12,7 +12,6 @@ from pytraceprop.go.buildinfo import BuildInfo, read_build_info
 from pytraceprop.go.functions import Function, find_functions
 from pytraceprop.go.image import Image
 from pytraceprop.go.moduledata import ModuleData, find_module_data
-from pytraceprop.go.pclntab import FunctionTable, find_function_table
 from pytraceprop.go.sites import Code, SiteMissing
 from pytraceprop.go.types import Types
 
@@ -50,14 +49,9 @@ class Executable:
         return read_build_info(self.image)
 
     @cached_property
-    def function_table(self) -> FunctionTable:
-        """The header of the table of functions."""
-        return find_function_table(self.image)
-
-    @cached_property
     def module(self) -> ModuleData:
         """runtime.moduledata."""
-        return find_module_data(self.image, self.function_table)
+        return find_module_data(self.image)
 
     @cached_property
     def types(self) -> Types:
@@ -68,7 +62,7 @@ class Executable:
         """Looks many functions up in one walk of the table; `function` then answers at once."""
         missing = [name for name in names if name not in self._functions]
         if missing:
-            found = find_functions(self.image, self.function_table, self.module, missing)
+            found = find_functions(self.image, self.module, missing)
             self._functions.update({name: found.get(name) for name in missing})
 
     def function(self, name: str) -> Function:

@@ -111,7 +111,7 @@ class Image:
         self.segments = [
             Segment(address=h[3], offset=h[2], size=h[5], executable=bool(h[1] & 1))
             for h in headers
-            if h[0] == _PT_LOAD
+            if h[0] == _PT_LOAD and h[2] < self.file_size
         ]
         self._notes = [(h[2], h[5]) for h in headers if h[0] == _PT_NOTE]
         self._dynamic = self._read_dynamic([(h[2], h[5]) for h in headers if h[0] == _PT_DYNAMIC])

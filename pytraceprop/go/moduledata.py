@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
-from pytraceprop.errors import UnsupportedExecutable
+from pytraceprop.errors import NotGo, UnsupportedExecutable
 from pytraceprop.go.image import Image, Segment
-from pytraceprop.go.pclntab import FunctionTable
+from pytraceprop.go.pclntab import FunctionTable, function_tables
 
 _WORDS = 64
 _TEXT_CANDIDATES = range(20, 30)
@@ -22,7 +22,6 @@ _MAX_TYPES = 1 << 20  # some 100 000 in the largest programs
 _LARGEST_TYPES = 1 << 26  # bytes; 10 MB in the largest programs
 _SAMPLES = 32
 _MAX_CANDIDATES = 64  # places that hold the address of the table of functions; there are one or two
-_MOST_SEARCHED = 1 << 29  # bytes
 _MAX_RELOCATED_CANDIDATES = 8  # each costs a walk over all relocations
 _SECTIONS = (".go.module", ".noptrdata", ".data", ".data.rel.ro")
 _POINTER_HEAD = struct.pack("<QQ", 8, 8)  # a pointer type's size and pointer bytes
@@ -33,10 +32,12 @@ _LAST_KIND = 26  # unsafe.Pointer
 class ModuleData:
     """The parts of moduledata that reading needs. Addresses are virtual; ends are exclusive.
 
-    Type descriptors are found either by `typelinks` (address and number of int32 offsets from
-    `types`), or, where that is None, one after another from `types` + 8 to `type_descriptors_end`.
+    `functions` is the table of functions that it names first. Type descriptors are found either by
+    `typelinks` (address and number of int32 offsets from `types`), or, where that is None, one after
+    another from `types` + 8 to `type_descriptors_end`.
     """
 
+    functions: FunctionTable
     text: int
     text_end: int
     types: int
@@ -45,16 +46,19 @@ class ModuleData:
     type_descriptors_end: int
 
 
-def find_module_data(image: Image, table: FunctionTable) -> ModuleData:
+def find_module_data(image: Image) -> ModuleData:
     """Finds the structure whose first word points at the table of functions.
 
-    Raises MalformedExecutable, or UnsupportedExecutable when no candidate makes sense.
+    Raises NotGo, MalformedExecutable, or UnsupportedExecutable when no candidate makes sense.
     """
-    first, last = (image.data.unpack("<I", table.rows + 8 * i)[0] for i in (0, table.count))
-    for address in _candidates(image, table.address):
-        found = _interpret(image, image.load(address, _WORDS), (first, last))
-        if found:
-            return found
+    table = None
+    for table in function_tables(image):
+        for address in _candidates(image, table.address):
+            found = _interpret(image, image.load(address, _WORDS), table)
+            if found:
+                return found
+    if table is None:
+        raise NotGo(image.path, "it has no table of Go functions")
     raise UnsupportedExecutable(image.path, "its runtime.moduledata has a layout that is not known")
 
 
@@ -71,15 +75,14 @@ def _candidates(image: Image, pclntab: int) -> Iterator[int]:
         return
     sections = [image.section(name) for name in _SECTIONS if name in image.sections]
     ranges = [(s.offset, s.size, s.address) for s in sections]
-    ranges += [(s.offset, s.size, s.address) for s in image.segments if not s.executable]
+    segments = sorted(image.segments, key=lambda one: one.executable)
+    ranges += [(s.offset, s.size, s.address) for s in segments]
     needle = struct.pack("<Q", pclntab)
-    left, found = _MOST_SEARCHED, _MAX_CANDIDATES
+    left = _MAX_CANDIDATES
     for offset, size, address in ranges:
-        end = min(offset + min(size, left), image.file_size)
-        left -= max(0, end - offset)
-        for at in image.data.find_all(needle, offset, end):
-            found -= 1
-            if found < 0:
+        for at in image.data.find_all(needle, offset, offset + size):
+            left -= 1
+            if left < 0:
                 return
             candidate = at - offset + address
             if candidate % 8 == 0 and _segment(image, candidate, 8 * _WORDS):
@@ -95,17 +98,18 @@ def _segment(image: Image, address: int, size: int) -> Segment | None:
     return None
 
 
-def _interpret(image: Image, words: Sequence[int], rows: tuple[int, int]) -> ModuleData | None:
+def _interpret(image: Image, words: Sequence[int], table: FunctionTable) -> ModuleData | None:
+    start, end = (image.data.unpack("<I", table.rows + 8 * i)[0] for i in (0, table.count))
     for at in _TEXT_CANDIDATES:
         # minpc, maxpc, text, etext
         first, last, text, text_end = words[at - 2 : at + 2]
-        if first != text + rows[0] or last != text + rows[1] or not text < text_end:
+        if first != text + start or last != text + end or not text < text_end:
             continue
         code = _segment(image, text, text_end - text)
         if code and code.executable and first <= last <= text_end:
             types = _find_types(image, words, at + 2)
             if types:
-                return ModuleData(text, text_end, *types)
+                return ModuleData(table, text, text_end, *types)
     return None
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from pytraceprop.errors import MalformedExecutable, NotGo, UnsupportedExecutable
+from pytraceprop.errors import MalformedExecutable, UnsupportedExecutable
 from pytraceprop.go.image import Image
 
 _SECTIONS = (".gopclntab", ".data.rel.ro.gopclntab")
@@ -22,9 +22,8 @@ _HEADER = struct.Struct("<IHBBQQQQQQQQ")
 _QUANTA = (1, 4)  # shortest instruction: x86, arm64
 _ALIGNMENT = 8  # bytes; cmd/link asks for 32 up to Go 1.26, for 8 from 1.27 on
 _MAX_FUNCTIONS = 1 << 21  # the largest programs have some 300 000
+_MAX_TABLES = 16
 _MAGICS_TAIL = b"\xff\xff\xff\0\0"  # what follows the first byte of both
-_MOST_SEARCHED = 1 << 29  # bytes
-_MOST_FOUND = 1 << 16  # places that look like the magic
 
 
 @attrs.frozen
@@ -40,18 +39,27 @@ class FunctionTable:
     rows: int
 
 
-def find_function_table(image: Image) -> FunctionTable:
-    """Finds the table. Raises NotGo, UnsupportedExecutable, MalformedExecutable."""
+def function_tables(image: Image) -> Iterator[FunctionTable]:
+    """The table, where it has a section of its own; else all that it may be.
+
+    Among those may be tables of other programs that this one carries with it (`go:embed`). Raises
+    UnsupportedExecutable, MalformedExecutable.
+    """
     for name in _SECTIONS:
         if name in image.sections:
             section = image.section(name)
-            return _read(image, section.address, section.offset, section.offset + section.size)
+            yield _read(image, section.address, section.offset, section.offset + section.size)
+            return
+    left = _MAX_TABLES
     for address, start, end in _candidates(image):
         try:
-            return _read(image, address, start, end)
+            table = _read(image, address, start, end)
         except (MalformedExecutable, UnsupportedExecutable):
             continue  # bytes that happen to look like the magic
-    raise NotGo(image.path, "it has no table of Go functions")
+        left -= 1
+        if left < 0:
+            return
+        yield table
 
 
 def _read(image: Image, address: int, start: int, end: int) -> FunctionTable:
@@ -72,15 +80,9 @@ def _read(image: Image, address: int, start: int, end: int) -> FunctionTable:
 
 def _candidates(image: Image) -> Iterator[tuple[int, int, int]]:
     """Address, start and end of what begins like the table; what is not executable first."""
-    left, hits = _MOST_SEARCHED, _MOST_FOUND
     for segment in sorted(image.segments, key=lambda one: one.executable):
         end = min(segment.offset + segment.size, image.file_size)
-        searched = min(left, max(0, end - segment.offset))
-        left -= searched
-        for at in image.data.find_all(_MAGICS_TAIL, segment.offset + 1, segment.offset + searched):
-            hits -= 1
-            if hits < 0:
-                return
+        for at in image.data.find_all(_MAGICS_TAIL, segment.offset + 1, end):
             address = at - 1 - segment.offset + segment.address
             if address % _ALIGNMENT == 0:
                 yield address, at - 1, end

@@ -80,10 +80,15 @@ class Types:
         """A map type, with the type of its groups (or buckets)."""
         return self._append(self._common(21, 8, "map[K]V") + struct.pack("<QQQ", key, element, group))
 
-    def struct(self, name: str, fields: list[Field], size: int, *, by_pointer: bool = True) -> int:
-        """A struct type `import/path.Name`, found by a pointer type unless told otherwise."""
-        package, _, _ = name.rpartition(".")
-        short = name.rpartition("/")[2]
+    def struct(
+        self, name: str, fields: list[Field], size: int, *, by_pointer: bool = True, short: str = ""
+    ) -> int:
+        """A struct type `import/path.Name`, found by a pointer type unless told otherwise.
+
+        `short` is its name with the package's own, where that is not the last part of its path.
+        """
+        package = name.partition("[")[0].rpartition(".")[0]
+        short = short or name.rpartition("/")[2]
         rows = b"".join(
             struct.pack("<QQQ", self._name(f.name, 8 if f.embedded else 0), f.type, f.offset) for f in fields
         )
@@ -237,10 +242,12 @@ class GoELF:
         if merged:
             named = [row for row in named if row[1] < pclntab_at or row[1] >= info_at]
             named.append((".data.rel.ro", pclntab_at, bytes(info_at - pclntab_at)))
+        names_at = dynamic_at + len(dynamic)
         names = b"\0" + b"".join(name.encode() + b"\0" for name, _, _ in named) + b".shstrtab\0"
-        named.append((".shstrtab", dynamic_at + len(dynamic), names))
-        sections.append(named[-1])
-        headers_at = (dynamic_at + len(dynamic) + len(names) + 7) // 8 * 8
+        named.append((".shstrtab", names_at, names))
+        if headers:
+            sections.append(named[-1])
+        headers_at = (names_at + len(names) * headers + 7) // 8 * 8
         file = bytearray(headers_at)
         for name, at, data in sections:
             assert not any(file[at : at + len(data)]), f"{name} overlaps another section"

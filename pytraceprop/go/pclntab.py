@@ -22,7 +22,7 @@ _HEADER = struct.Struct("<IHBBQQQQQQQQ")
 _QUANTA = (1, 4)  # shortest instruction: x86, arm64
 _ALIGNMENT = 8  # bytes; cmd/link asks for 32 up to Go 1.26, for 8 from 1.27 on
 _MAX_FUNCTIONS = 1 << 21  # the largest programs have some 300 000
-_MAX_TABLES = 16
+_MAX_TABLES = 4
 _MAGICS_TAIL = b"\xff\xff\xff\0\0"  # what follows the first byte of both
 
 

@@ -154,7 +154,7 @@ class Image:
             offset = self.file_offset(self._dynamic.get(_DT_RELA, 0), size)
         if size // 24 > Relocations.MOST:
             raise MalformedExecutable(self.path, "it has an absurd number of relocations")
-        return Relocations(self.data, offset, size // 24, self._relative)
+        return Relocations(self.data, offset, size // 24, self._relative, self.path)
 
     def load(self, address: int, words: int) -> array[int]:
         """64-bit words from a virtual address on, as the program sees them once it is loaded."""

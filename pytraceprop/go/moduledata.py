@@ -19,8 +19,8 @@ from pytraceprop.go.pclntab import FunctionTable, function_tables
 
 _WORDS = 64
 _TEXT_CANDIDATES = range(20, 30)
-_MAX_TYPES = 1 << 20  # some 100 000 in the largest programs
-_LARGEST_TYPES = 1 << 26  # bytes; 10 MB in the largest programs
+_MAX_TYPES = 1 << 19  # some 100 000 in the largest programs
+_LARGEST_TYPES = 1 << 25  # bytes; what lies further on are strings, and what go:embed took in
 _SAMPLES = 32
 _MAX_CANDIDATES = 64  # places that hold the address of the table of functions; there are one or two
 _MAX_RELOCATED_CANDIDATES = 4  # each costs a walk over all relocations

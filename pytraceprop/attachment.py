@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -16,6 +17,10 @@ from pytraceprop.protocol import Protocol, protocols_of
 
 if TYPE_CHECKING:
     from pytraceprop.tracer import Tracer
+
+
+#: This machine, by the name that plans have for it.
+_MACHINE = {"aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
 
 
 class Attachment:
@@ -68,10 +73,9 @@ class Attachment:
         if not self._plan.sites:
             reasons = "; ".join(f"{name}: {p.reason}" for name, p in self.protocols.items())
             raise UnsupportedExecutable(self.executable, f"nothing in it can be traced ({reasons})")
-        if self._plan.position_independent:
-            raise UnsupportedExecutable(
-                self.executable, "position-independent executables are not covered so far"
-            )
+        if self._plan.machine != _MACHINE:
+            reason = f"it is compiled for {self._plan.machine}, and only {_MACHINE} is traced on this machine"
+            raise UnsupportedExecutable(self.executable, reason)
         core = self._tracer.core
         bias = self._process.load_bias()
         inject = any(p.method == "user-memory" for p in self.propagation.values())

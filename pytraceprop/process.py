@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pytraceprop.errors import PrivilegeError, ProcessGone
-from pytraceprop.go.image import file_identity
+from pytraceprop.go.contents import file_identity
 
 _START_TIME_FIELD = 22  # of /proc/PID/stat (proc(5)), in clock ticks since boot
 _AT_ENTRY = 9  # of the auxiliary vector (getauxval(3)): where the program begins in memory

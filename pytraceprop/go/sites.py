@@ -8,7 +8,7 @@ wherever one does the job. Return probes are never used: they corrupt Go stacks 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import attrs
 import capstone
@@ -17,6 +17,8 @@ from pytraceprop.errors import UnsupportedExecutable
 from pytraceprop.go.functions import Function
 from pytraceprop.go.image import Image
 
+#: Arguments and results, by number (cmd/compile/abi-internal.md).
+_ARGUMENTS = ("rax", "rbx", "rcx", "rdi", "rsi", "r8", "r9", "r10", "r11")
 _LARGEST_FUNCTION = 1 << 16  # bytes; those of net/http have below 10 000
 _REGISTER_SLOT = re.compile(r"qword ptr \[rsp \+ (0x[0-9a-f]+|\d+)\]")
 _LOAD = re.compile(r"(\w+), qword ptr \[(\w+)(?: \+ (0x[0-9a-f]+|\d+))?\]")
@@ -72,12 +74,14 @@ class Code:
         self._path = image.path
         if function.end - function.start > _LARGEST_FUNCTION:
             raise self.missing("is absurdly large")
-        decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-        code = image.read(function.start, function.end - function.start)
-        self.instructions = [Instruction(*row) for row in decoder.disasm_lite(code, function.start)]
+        self.instructions = self._disassemble(image.read(function.start, function.end - function.start))
         self._at = {one.address: i for i, one in enumerate(self.instructions)}
         if not self.instructions or self.instructions[-1].end != function.end:
             raise self.missing("cannot be disassembled to its end")
+
+    def _disassemble(self, code: bytes) -> Sequence[Instruction]:
+        decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+        return [Instruction(*row) for row in decoder.disasm_lite(code, self.function.start)]
 
     def missing(self, what: str) -> SiteMissing:
         """The error that says what this function lacks."""
@@ -96,12 +100,13 @@ class Code:
             raise self.missing(f"calls {callee.name} {len(calls)} times where once was expected")
         return calls[0]
 
-    def test_after(self, call: int, register: str) -> tuple[int, int]:
-        """The conditional jump that tests a result of the call for zero.
+    def test_after(self, call: int, result: int) -> tuple[int, int]:
+        """The conditional jump that tests a result of the call for zero, by the result's number.
 
         Gives its address and where it goes when the register is zero. Between call and test only
         instructions may stand that leave the register alone.
         """
+        register = _ARGUMENTS[result]
         index = self._at[call] + 1
         for _ in range(16):
             if index + 1 >= len(self.instructions):
@@ -121,7 +126,7 @@ class Code:
             if not (stores or one.mnemonic == "nop" or one.operands == "ax, ax"):
                 break
             index += 1
-        raise self.missing(f"does not test {register} after the call at {call:#x}")
+        raise self.missing(f"does not test result {result} after the call at {call:#x}")
 
     def returns_from(self, start: int, *, without: int | None = None) -> set[int]:
         """Addresses of the RETs that can be reached from an address.
@@ -147,7 +152,7 @@ class Code:
         if one.mnemonic not in ("jmp", "ret", "ud2", "int3"):
             yield one.end
 
-    def receiver_slot(self, call: int, argument: str, field_offset: int) -> int:
+    def receiver_slot(self, call: int, argument: int, field_offset: int) -> int:
         """Where on the stack the receiver is kept whose field is passed to a call.
 
         Looks back from the call for `mov argument, [R + field_offset]` and, before it, for
@@ -156,7 +161,7 @@ class Code:
         """
         index = self._at[call]
         slot = None
-        wanted, expected = argument, field_offset
+        wanted, expected = _ARGUMENTS[argument], field_offset
         for one in reversed(self.instructions[max(0, index - 16) : index]):
             if one.mnemonic == "call" or one.mnemonic.startswith("j"):
                 break
@@ -167,7 +172,7 @@ class Code:
                 continue
             offset = int(match[3], 0) if match[3] else 0
             if match[2] == "rsp":
-                slot = offset if wanted != argument else None
+                slot = offset if wanted != _ARGUMENTS[argument] else None
                 break
             if offset != expected:
                 break

@@ -27,8 +27,8 @@ _POINTER_HEAD = struct.pack("<QQ", 8, 8)  # a pointer type's size and pointer by
 _POINTER_SIZE = 56  # bytes of a pointer's descriptor
 _STRUCT_BODY = 80  # bytes of a struct's descriptor before its uncommon part
 _MAX_FIELDS = 4096
-_MAX_TYPES = 1 << 20  # some 100 000 in the largest programs
-_MAX_FIELDS_IN_ALL = 1 << 21
+_MAX_TYPES = 1 << 18  # structs used by pointer: some 10 000 in programs of 100 MB
+_MAX_FIELDS_IN_ALL = 1 << 20
 _MAX_DEPTH = 16  # of embedding
 _LONGEST_NAME = 512  # bytes; what is longer is cut, since nobody asks for it
 

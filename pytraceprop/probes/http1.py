@@ -75,6 +75,9 @@ _CLIENT_FIELDS = (
     ("bufio_n", "bufio.Writer", "n"),
     ("bufio_wr", "bufio.Writer", "wr"),
 )
+#: Words of arguments and results, in the order of Go's signatures.
+_ERROR = 1  # func (pc *persistConn) roundTrip(req *transportRequest) (resp *Response, err error)
+_HEADER = 0  # func (h Header) writeSubset(w io.Writer, exclude map[string]bool, ...) error
 _ABSENT = 65535  # FIELD_ABSENT in bpf/records.h
 _LARGEST_ADDRESS = (1 << 64) - 1
 
@@ -227,12 +230,12 @@ def _read_client(executable: Executable, fields: dict[str, int]) -> list[Site]:
     round_trip = executable.code(_ROUND_TRIP)
     start = round_trip.only_call(executable.function(_GET_CONN))
     inner = round_trip.only_call(executable.function(_PERSIST_ROUND_TRIP))
-    end, success = round_trip.test_after(inner, "rbx")
+    end, success = round_trip.test_after(inner, _ERROR)
     write = executable.code(_WRITE)
     header_call = write.calls(executable.function(_WRITE_SUBSET))
     if not header_call:
         raise write.missing("does not call Header.writeSubset")
-    fields["write_receiver"] = write.receiver_slot(header_call[0], "rax", fields["request_header"])
+    fields["write_receiver"] = write.receiver_slot(header_call[0], _HEADER, fields["request_header"])
     found = [
         (SiteKind.CLIENT_START, start),
         (SiteKind.CLIENT_WRITE, header_call[0]),

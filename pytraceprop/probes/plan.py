@@ -49,8 +49,8 @@ class Plan:
     whose name begins with `type_`, are virtual addresses of the file: where `position_independent` is
     true the process has them at a load bias, which `segments` tell together with its mappings.
 
-    `machine` is "x86_64". `stripped` says that there is no symbol table. `seconds` is what reading took;
-    of a plan that was read before, what finding it again took.
+    `machine` is "x86_64" or "arm64". `stripped` says that there is no symbol table. `seconds` is what
+    reading took; of a plan that was read before, what finding it again took.
     """
 
     path: str

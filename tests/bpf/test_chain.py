@@ -17,21 +17,29 @@ FULL = bool(os.environ.get("PYTRACEPROP_FULL"))
 REQUESTS = 10_000 if FULL else 2_000
 
 
-@pytest.mark.parametrize(
-    ("go", "ldflags"),
-    [
-        ("1.22", "-s -w"),
-        ("1.23", ""),
-        ("1.24", ""),
-        ("1.25", ""),
-        ("1.26", "-s -w"),
-        ("1.27", ""),
-        ("1.27", "-s -w"),
-    ],
+#: Every release but Go 1.20, and each build form; those that tests/reading builds too.
+BUILDS = (
+    ("1.19", "cgo-pie"),
+    ("1.21", "cgo"),
+    ("1.21", "dynamic"),
+    ("1.22", "no-symbols"),
+    ("1.23", "static"),
+    ("1.23", "boringcrypto"),
+    ("1.24", "static"),
+    ("1.25", "untrimmed"),
+    ("1.21", "cgo-static"),
+    ("1.26", "no-symbols"),
+    ("1.27", "static"),
+    ("1.27", "stripped"),
+    ("1.27", "pie"),
+    ("1.19", "static-pie"),
 )
-def test_every_request_has_its_spans_and_the_right_parents(go: str, ldflags: str) -> None:
+
+
+@pytest.mark.parametrize(("go", "form"), BUILDS)
+def test_every_request_has_its_spans_and_the_right_parents(go: str, form: str) -> None:
     require("needs root")
-    result = run(build_programs(go, ldflags=ldflags), REQUESTS)
+    result = run(build_programs(go, form=form), REQUESTS)
     assert result.verdict.ok, str(result.verdict)
     assert (result.summary["failed"], result.errors) == (0, "")
     losses = ("record_dropped", "map_full", "abandoned", "memory_unreadable", "subscription_dropped")

@@ -60,7 +60,7 @@ def read(name: str, path: Path, rounds: int) -> Reading:
     for _ in range(rounds + 1):
         command = [sys.executable, "-c", _READ, str(path)]
         answers.append(
-            json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
+            json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60).stdout)
         )
     first, second = (statistics.median(answer[i] for answer in answers[1:]) for i in (0, 1))
     return Reading(name, path.stat().st_size, *answers[0][2:], first=first, second=second)

@@ -37,6 +37,10 @@ _EXPERIMENTS = (
     ("1.27", "mapsplitgroup"),
     ("1.27", "nogreenteagc"),
 )
+#: Forms of arm64 programs, as far as they need no C compiler for it, and the releases of them in CI.
+_ARM64_FORMS = ("static", "no-symbols", "pie")
+_CI_ARM64 = {"1.19": ("static",), "1.27": ("static", "no-symbols", "pie")}
+
 _CI_EXPERIMENTS = (("1.24", "noswissmap"), ("1.27", "mapsplitgroup"))
 
 
@@ -80,6 +84,9 @@ def programs(*, full: bool) -> Iterator[Program]:
         for form in golang.FORMS:
             if full or form == "static" or form in _CI_FORMS.get(go, ()):
                 yield Program(f"go{go} {form}", go, form)
+        for form in _ARM64_FORMS:
+            if full or form in _CI_ARM64.get(go, ()):
+                yield Program(f"go{go} {form} arm64", go, form, arch="arm64")
     for go, experiment in _EXPERIMENTS:
         if full or (go, experiment) in _CI_EXPERIMENTS:
             yield Program(f"go{go} X:{experiment}", go, experiment=experiment)

@@ -52,7 +52,7 @@ def regions_of(original: bytes) -> list[Region]:
     with tempfile.NamedTemporaryFile() as file:
         Path(file.name).write_bytes(original)
         with Executable(file.name) as executable:
-            found = [*_headers(original), *_parts(executable)]
+            found = [*_headers(original), *_parts(executable, original)]
     return [region for region in found if region.size > 0 and region.start + region.size <= len(original)]
 
 
@@ -65,7 +65,7 @@ def _headers(original: bytes) -> Iterator[Region]:
     yield Region(0, len(original), 2)
 
 
-def _parts(executable: Executable) -> Iterator[Region]:
+def _parts(executable: Executable, original: bytes) -> Iterator[Region]:
     image = executable.image
     for name, weight in _SECTIONS.items():
         if name in image.sections:
@@ -75,7 +75,7 @@ def _parts(executable: Executable) -> Iterator[Region]:
     table = executable.module.functions
     yield Region(table.start, 72, 10)
     yield Region(table.rows, 8 * table.count + 4, 4)
-    yield from _module_data(executable)
+    yield from _module_data(executable, original)
     types = executable.types
     for name in _TYPES:
         try:
@@ -88,19 +88,19 @@ def _parts(executable: Executable) -> Iterator[Region]:
         if executable.has_function(name):
             function = executable.function(name)
             yield Region(image.file_offset(function.start), function.end - function.start, 1)
-            named = image.data.find(name.encode() + b"\0", table.names, table.units)
+            named = original.find(name.encode() + b"\0", table.names, table.units)
             yield Region(named, len(name) + 1, 1)
 
 
-def _module_data(executable: Executable) -> Iterator[Region]:
+def _module_data(executable: Executable, original: bytes) -> Iterator[Region]:
     """Everything that may be moduledata, for its first word is the table's address; and what moves it."""
-    image, table = executable.image, executable.module.functions
+    table = executable.module.functions
     needle = struct.pack("<Q", table.address)
     for data in (needle, struct.pack("<QQ", 8, table.address)):
-        at = image.data.find(data)
+        at = original.find(data)
         while at >= 0:
             if len(data) > 8:  # a relocation: it, and its neighbours, which belong to the following words
                 yield Region(at - 8, 24 * 80, 10)
             elif at % 8 == 0:
                 yield Region(at, _MODULE_DATA, 10)
-            at = image.data.find(data, at + 1)
+            at = original.find(data, at + 1)

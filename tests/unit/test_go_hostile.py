@@ -105,7 +105,7 @@ def questions(header: int) -> list[Callable[[Executable], object]]:
     def sites(executable: Executable) -> None:
         code = executable.code("main.main")
         call = code.only_call(executable.function("callee"))
-        _, success = code.test_after(call, "rbx")
+        _, success = code.test_after(call, 1)
         code.returns_from(call, without=success)
 
     return [
@@ -403,8 +403,8 @@ def test_code_that_ends_or_loops_behind_the_call_has_no_test(tmp_path: Path, aft
     # Whatever fills the gap up to the next function is cut off: the function itself ends here.
     last = call + 5 + len(after)
     code.instructions = [one for one in code.instructions if one.address < last]
-    with pytest.raises(SiteMissing, match="does not test rbx"):
-        code.test_after(call, "rbx")
+    with pytest.raises(SiteMissing, match="does not test result 1"):
+        code.test_after(call, 1)
 
 
 def test_a_receiver_saved_only_behind_a_call_is_refused(tmp_path: Path) -> None:
@@ -412,10 +412,10 @@ def test_a_receiver_saved_only_behind_a_call_is_refused(tmp_path: Path) -> None:
     inner = PUSH + b"\xe8\0\0\0\0" + SAVE + LOAD
     code, call = coded(tmp_path, inner, b"\xc3")
     with pytest.raises(SiteMissing, match="something else"):
-        code.receiver_slot(call, "rax", 0x38)
+        code.receiver_slot(call, 0, 0x38)
 
 
 def test_a_receiver_saved_after_rax_was_overwritten_is_refused(tmp_path: Path) -> None:
     code, call = coded(tmp_path, PUSH + b"\x31\xc0" + SAVE + LOAD, b"\xc3")  # xor eax, eax
     with pytest.raises(SiteMissing, match="something else"):
-        code.receiver_slot(call, "rax", 0x38)
+        code.receiver_slot(call, 0, 0x38)

@@ -75,6 +75,14 @@ def test_the_form_of_the_build_is_told(capsys: pytest.CaptureFixture[str]) -> No
     assert "position-independent, stripped" in page
 
 
+def test_another_machines_executable_is_read_too(capsys: pytest.CaptureFixture[str]) -> None:
+    found = inspect_json(capsys, golang.build(SERVICE, "1.27", arch="arm64"))
+    assert found["machine"] == "arm64"
+    assert found["protocols"]["http/1.1"] == {"client": True, "server": True, "reason": ""}
+    start = next(site for site in found["sites"] if site["name"] == "server_start")
+    assert (start["instruction"], start["emulated"]) == ("bl", True)
+
+
 def test_the_page_says_it_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     program = golang.build(SERVICE, "1.27")
     status, page, err = inspect(capsys, program)
@@ -126,7 +134,7 @@ def test_the_executable_of_a_process_is_read(capsys: pytest.CaptureFixture[str])
         (b"", "too short"),
         (Path("/bin/sh").read_bytes(), ""),
         (GoELF().build()[:4000], "truncated"),
-        (GoELF().build(machine=40), "executables are covered"),
+        (GoELF().build(machine=40), "only executables for"),
     ],
     ids=["missing", "text", "empty", "no Go", "truncated", "32-bit arm"],
 )
@@ -149,10 +157,13 @@ def test_what_cannot_be_read_is_one_sentence(
     assert str(path) not in told
 
 
-def test_a_directory_and_a_process_that_is_gone_are_refused(
+def test_what_is_no_file_and_a_process_that_is_gone_are_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert inspect(capsys, tmp_path) == (1, "", f"{tmp_path}: Is a directory\n")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # opening it would wait for a writer
+    assert inspect(capsys, pipe) == (1, "", f"{pipe}: not a regular file\n")
+    assert inspect(capsys, tmp_path) == (1, "", f"{tmp_path}: not a regular file\n")
     status, out, err = inspect(capsys, "--pid", 4_000_000)
     assert (status, out) == (1, "")
     assert err.startswith("process 4000000: ")

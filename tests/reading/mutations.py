@@ -34,24 +34,27 @@ import attrs
 from pytraceprop.cli.inspect import describe
 from pytraceprop.errors import TracepropError
 from pytraceprop.probes import read_plan, reading
-from tests.reading.programs import SERVICE
+from tests.reading.programs import Program
 from tests.reading.regions import Region, regions_of
 from tests.unit.test_go_hostile import FORMS, ask_everything, sample
-from tools import golang
 
 SECONDS = 1.0  # of processor time, for each
 MEMORY = 300 << 20  # bytes
 _CHUNK = 250  # mutations for one process at a time
 
-#: Release and build form of the real ones: each way that files are put together.
-_REAL = (
-    ("1.19", "static"),
-    ("1.19", "cgo-pie"),
-    ("1.21", "cgo"),
-    ("1.27", "no-symbols"),
-    ("1.27", "pie"),
-)
-BASES = (*(f"go{go} {form}" for go, form in _REAL), *(f"synthesised {form}" for form in FORMS))
+#: The real ones: each way that files are put together.
+_REAL = {
+    program.name: program
+    for program in (
+        Program("go1.19 static", "1.19", "static"),
+        Program("go1.19 cgo-pie", "1.19", "cgo-pie"),
+        Program("go1.21 cgo", "1.21", "cgo"),
+        Program("go1.27 no-symbols", "1.27", "no-symbols"),
+        Program("go1.27 pie", "1.27", "pie"),
+        Program("go1.27 pie arm64", "1.27", "pie", arch="arm64"),
+    )
+}
+BASES = (*_REAL, *(f"synthesised {form}" for form in FORMS))
 
 _ABSURD = (
     0,
@@ -85,10 +88,9 @@ class Report:
 
 def _original(base: str) -> tuple[bytes, int]:
     """The undamaged file, and the address of a map type in it (of a synthesised one)."""
-    kind, _, form = base.partition(" ")
-    if kind == "synthesised":
-        return sample(form)
-    return golang.build(SERVICE, kind.removeprefix("go"), **golang.FORMS[form]).read_bytes(), 0
+    if base in _REAL:
+        return _REAL[base].path().read_bytes(), 0
+    return sample(base.removeprefix("synthesised "))
 
 
 class Damage:
@@ -179,7 +181,7 @@ def _splice(chance: random.Random, part: bytearray, _: int) -> None:
 
 
 def _read(base: str, path: Path, map_type: int) -> str:
-    if base.startswith("synthesised"):
+    if base not in _REAL:
         return "some questions refused" if ask_everything(path, map_type) else "every question answered"
     reading._cache.clear()
     plan = read_plan(path)

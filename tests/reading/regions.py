@@ -11,6 +11,7 @@ import attrs
 
 from pytraceprop.go import Executable
 from pytraceprop.go.types import TypeMissing
+from pytraceprop.probes import http1
 from tests.reading.truth import FUNCTIONS
 
 _SECTIONS = {
@@ -27,12 +28,9 @@ _SECTIONS = {
     ".rodata": 1,
     ".noptrdata": 1,
 }
-_TYPES = (
-    "net/http.Request",
-    "net/http.response",
-    "net/http.transportRequest",
-    "runtime.g",
-    "context.cancelCtx",
+_TYPES = sorted(
+    {struct for _, struct, _ in (*http1._FIELDS, *http1._SERVER_FIELDS, *http1._CLIENT_FIELDS)}
+    | {"context.cancelCtx", "crypto/tls.Conn", "internal/runtime/maps.Map", "runtime.hmap"}
 )
 _DESCRIPTOR = 256  # bytes: a struct's, and a little of what lies behind
 _MODULE_DATA = 640
@@ -59,9 +57,9 @@ def regions_of(original: bytes) -> list[Region]:
 def _headers(original: bytes) -> Iterator[Region]:
     program_headers, section_headers = struct.unpack_from("<QQ", original, 32)
     counts = struct.unpack_from("<HHHH", original, 54)
-    yield Region(0, 64, 8)
-    yield Region(program_headers, counts[0] * counts[1], 8)
-    yield Region(section_headers, counts[2] * counts[3], 8)
+    yield Region(0, 64, 12)
+    yield Region(program_headers, counts[0] * counts[1], 12)
+    yield Region(section_headers, counts[2] * counts[3], 12)
     yield Region(0, len(original), 2)
 
 
@@ -73,7 +71,7 @@ def _parts(executable: Executable, original: bytes) -> Iterator[Region]:
             yield Region(section.offset, section.size, weight)
             yield Region(section.offset, min(section.size, 128), weight)
     table = executable.module.functions
-    yield Region(table.start, 72, 10)
+    yield Region(table.start, 72, 16)
     yield Region(table.rows, 8 * table.count + 4, 4)
     yield from _module_data(executable, original)
     types = executable.types
@@ -100,7 +98,7 @@ def _module_data(executable: Executable, original: bytes) -> Iterator[Region]:
         at = original.find(data)
         while at >= 0:
             if len(data) > 8:  # a relocation: it, and its neighbours, which belong to the following words
-                yield Region(at - 8, 24 * 80, 10)
+                yield Region(at - 8, 24 * 80, 20)
             elif at % 8 == 0:
-                yield Region(at, _MODULE_DATA, 10)
+                yield Region(at, _MODULE_DATA, 20)
             at = original.find(data, at + 1)

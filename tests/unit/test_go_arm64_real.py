@@ -184,3 +184,11 @@ def test_stripping_changes_nothing(go: str, buildmode: str) -> None:
         return {name: value for name, value in plan.fields.items() if not name.startswith("type_")}
 
     assert layout(plain) == layout(stripped)
+
+
+def test_calls_through_trampolines_are_found(go: str, buildmode: str) -> None:
+    """The linker makes them for every call between packages when it is told to."""
+    plain, far = (read_plan(program(go, buildmode, ldflags=flags)) for flags in ("", "-debugtramp=2"))
+    assert far.protocols["http/1.1"].client.reason == far.protocols["http/1.1"].server.reason == ""
+    assert [site.kind for site in far.sites] == [site.kind for site in plain.sites]
+    assert {site.offset for site in far.sites}.isdisjoint(site.offset for site in plain.sites)

@@ -9,6 +9,8 @@ import attrs
 from pytraceprop.errors import ExecutableError
 from pytraceprop.go.image import Segment
 
+_MOST_SITES = 256  # of a side; programs have some ten
+
 
 @attrs.frozen
 class Site:
@@ -75,6 +77,7 @@ class Plan:
 def side(read: Callable[[], list[Site]]) -> Side:
     """Reads one side; what is missing in the executable becomes its reason."""
     try:
-        return Side(sites=tuple(read()))
+        sites = tuple(read())
+        return Side(sites) if len(sites) <= _MOST_SITES else Side(reason=f"it has {len(sites)} sites")
     except ExecutableError as error:
         return Side(reason=error.reason)

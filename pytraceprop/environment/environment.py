@@ -8,11 +8,10 @@ from typing import Any
 import attrs
 
 from pytraceprop.environment import features, mounts, rights, uprobe_filter
-from pytraceprop.environment.answer import Answer, no, unsure, yes
-from pytraceprop.lockdown import LockdownMode, LockdownStatus
+from pytraceprop.environment.answer import Answer, no, yes
+from pytraceprop.lockdown import LockdownStatus
 
 _TRACED_MACHINES = ("x86_64",)
-_LOCKED = (LockdownMode.INTEGRITY, LockdownMode.CONFIDENTIALITY)
 
 
 @attrs.frozen(kw_only=True)
@@ -40,6 +39,7 @@ class Environment:
     attach_cookie: Answer
     bpf_loop: Answer
     sleepable_uprobe: Answer
+    write_user: Answer
     cgroup_v2: Answer
     securityfs: Answer
 
@@ -71,6 +71,7 @@ class Environment:
             attach_cookie=features.detect(features.ATTACH_COOKIE, mine),
             bpf_loop=features.detect(features.BPF_LOOP, mine),
             sleepable_uprobe=features.detect(features.SLEEPABLE_UPROBE, mine),
+            write_user=rights.write_user(mine, lockdown),
             cgroup_v2=mounts.cgroup_v2(),
             securityfs=mounts.securityfs(lockdown.mode),
         )
@@ -108,13 +109,7 @@ class Environment:
         """Whether the traceparent header can be added to outgoing requests, by writing user memory."""
         if self.tracing.value is not True:
             return self.tracing
-        if self.lockdown.write_user:
-            return yes(self.lockdown.reason)
-        if self.lockdown.write_user is None:
-            return unsure(self.lockdown.reason, "CAP_SYS_ADMIN in the first user namespace, and libbpf 1.0")
-        if self.lockdown.mode in _LOCKED or "CAP_SYS_ADMIN" not in self.lockdown.reason:
-            return no(self.lockdown.reason, "a boot without lockdown (Secure Boot off)")
-        return no(self.lockdown.reason, "CAP_SYS_ADMIN")
+        return self.write_user
 
     def summary(self) -> str:
         """One line that says what will work."""

@@ -16,13 +16,13 @@ import attrs
 
 from pytraceprop import libbpf
 from pytraceprop.environment.answer import Answer, no, unsure, yes
-from pytraceprop.environment.rights import Rights
+from pytraceprop.environment.rights import CAP_SYS_ADMIN, Rights
 
 UPROBE_PMU_PATH = "/sys/bus/event_source/devices/uprobe/type"
 
 # Helpers, by their numbers in include/uapi/linux/bpf.h
 _GET_COARSE_NS, _GET_ATTACH_COOKIE, _LOOP = 125, 174, 181
-_LIBBPF_MISSING = "libbpf 1.0 or later (Debian: libbpf1)"
+LIBBPF_NEEDED = "libbpf 1.0 or later (libbpf.so.1)"
 
 _settled: dict[str, Answer] = {}
 
@@ -148,23 +148,16 @@ def _try(feature: Feature, rights: Rights) -> Answer:
     answer = feature.ask()
     if answer in feature.present:
         return yes(f"The kernel has {feature.what}.")
-    if answer in feature.absent and feature.needs_programs:
-        answer = _loads(libbpf.RETURN_ZERO)  # what refuses this too says nothing about the feature
-        if answer == 0:
-            answer = errno.EINVAL
-        elif answer == errno.EINVAL:
-            return unsure(
-                f"Could not tell whether the kernel has {feature.what}: it loads no BPF program for probes.",
-                "a kernel with CONFIG_BPF_EVENTS",
-            )
     if answer in feature.absent:
-        return no(f"The kernel does not have {feature.what}.", feature.remedy)
+        # What refuses the simplest program too says nothing about the feature.
+        control = _loads(libbpf.RETURN_ZERO) if feature.needs_programs else 0
+        if control == 0:
+            return no(f"The kernel does not have {feature.what}.", feature.remedy)
+        answer = control
     if answer is None:
-        return unsure(
-            f"Could not tell whether the kernel has {feature.what}: libbpf is missing.", _LIBBPF_MISSING
-        )
+        return unsure(f"{LIBBPF_NEEDED} is missing, so {feature.what} could not be tried.", LIBBPF_NEEDED)
     reason, remedy = rights.refusal(answer)
-    return unsure(f"Could not tell whether the kernel has {feature.what}: {reason}.", remedy)
+    return unsure(f"Asking for {feature.what} gave {reason}.", remedy)
 
 
 def perf_uprobe(rights: Rights, path: str | os.PathLike[str] = UPROBE_PMU_PATH) -> Answer:
@@ -180,18 +173,21 @@ def perf_uprobe(rights: Rights, path: str | os.PathLike[str] = UPROBE_PMU_PATH) 
                 "The kernel does not have the uprobe PMU.",
                 "Linux 4.17 with CONFIG_UPROBE_EVENTS and CONFIG_PERF_EVENTS",
             )
-        return unsure("Could not tell whether there is a uprobe PMU: /sys is hidden.", "mount sysfs at /sys")
-    except (OSError, ValueError):
         return unsure(
-            f"Could not tell whether there is a uprobe PMU: {path} cannot be read.", "mount sysfs at /sys"
+            "/sys is hidden, so it cannot be read whether there is a uprobe PMU.", "mount sysfs at /sys"
         )
+    except (OSError, ValueError):
+        return unsure(f"{path} cannot be read.", "mount sysfs at /sys")
     # A path through what is no directory: nothing is probed, and ENOTDIR comes after all other checks.
     with libbpf.closing(libbpf.open_uprobe_event(pmu, os.fsencode(path) + b"/", 0)) as answer:
         number = max(0, -(answer or 0))
     if number in (0, errno.ENOTDIR):
         return yes("The uprobe PMU is there, and this process may use it.")
+    if number == errno.EACCES and rights.may_load and rights.has(CAP_SYS_ADMIN) is False:
+        # Linux 6.16 and stable kernels of its time: ba677dbe77af ("perf: Revert to requiring
+        # CAP_SYS_ADMIN for uprobes").
+        return unsure(
+            "The uprobe PMU is there, but on this kernel it demands CAP_SYS_ADMIN.", "CAP_SYS_ADMIN"
+        )
     reason, remedy = rights.refusal(number)
-    if number == errno.EACCES and rights.may_load:
-        # ba677dbe77af ("perf/core: Require CAP_SYS_ADMIN for uprobes") took it from CAP_PERFMON.
-        reason, remedy = f"{errno.errorcode[number]}, because it demands CAP_SYS_ADMIN here", "CAP_SYS_ADMIN"
-    return unsure(f"The uprobe PMU is there, but could not be tried: {reason}.", remedy)
+    return unsure(f"The uprobe PMU is there, but opening an event gave {reason}.", remedy)

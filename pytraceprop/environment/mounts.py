@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pytraceprop.environment.answer import Answer, no, unsure, yes
+from pytraceprop.environment.rights import MOUNT_PROC
 from pytraceprop.lockdown import LOCKDOWN_PATH, LockdownMode
 
 BTF_PATH = "/sys/kernel/btf/vmlinux"
 _BTF_MAGIC = 0xEB9F  # linux/btf.h
-_MOUNT_PROC = "mount procfs at /proc"
 
 
 def visible(kind: str, proc: str | os.PathLike[str] = "/proc") -> list[str] | None:
@@ -49,7 +49,7 @@ def cgroup_v2(proc: str | os.PathLike[str] = "/proc") -> Answer:
     """Whether the cgroup v2 hierarchy is mounted: the propagation method "socket" attaches there."""
     points = visible("cgroup2", proc)
     if points is None:
-        return unsure("Could not tell whether cgroup v2 is mounted: /proc is not.", _MOUNT_PROC)
+        return unsure("/proc is hidden, so it cannot be read whether cgroup v2 is mounted.", MOUNT_PROC)
     if points:
         return yes(f"cgroup v2 is mounted at {points[0]}.")
     try:
@@ -60,7 +60,7 @@ def cgroup_v2(proc: str | os.PathLike[str] = "/proc") -> Answer:
         return no("The kernel does not have cgroup v2.", "Linux 4.5 with CONFIG_CGROUPS")
     return no(
         "cgroup v2 is not mounted.",
-        "mount -t cgroup2 none /sys/fs/cgroup (container: -v /sys/fs/cgroup:/sys/fs/cgroup)",
+        "mount -t cgroup2 none /sys/fs/cgroup",
     )
 
 
@@ -74,12 +74,12 @@ def securityfs(
         return yes(f"securityfs is mounted: the lockdown mode is {mode}.")
     points = visible("securityfs", proc)
     if points is None:
-        return unsure("Could not tell whether securityfs is mounted: /proc is not.", _MOUNT_PROC)
+        return unsure("/proc is hidden, so it cannot be read whether securityfs is mounted.", MOUNT_PROC)
     folder = str(Path(path).parent)
     if folder not in points:
         return no(
-            "securityfs is not mounted, so the lockdown mode cannot be read (what is allowed is tried all the same).",
-            f"mount -t securityfs securityfs {folder} (container: -v {folder}:{folder}:ro)",
+            "securityfs is not mounted, so the lockdown mode cannot be read.",
+            f"mount -t securityfs securityfs {folder}",
         )
     if Path(path).exists():
         return no("securityfs is mounted, but its lockdown file may not be read.", "root (before Linux 5.8)")
@@ -95,14 +95,14 @@ def btf(path: str | os.PathLike[str] = BTF_PATH, proc: str | os.PathLike[str] = 
         points = visible("sysfs", proc)
         if points and any(Path(path).is_relative_to(point) for point in points):
             return no("The kernel has no BTF.", "Linux 5.4 with CONFIG_DEBUG_INFO_BTF")
-        return unsure("Could not tell whether the kernel has BTF: /sys is hidden.", "mount sysfs at /sys")
+        return unsure(
+            "/sys is hidden, so it cannot be read whether the kernel has BTF.", "mount sysfs at /sys"
+        )
     except OSError as error:
         return unsure(
-            f"Could not tell whether the kernel has BTF: {path}: {error.strerror}.",
+            f"{path} cannot be read: {error.strerror}.",
             f"the right to read {path}",
         )
     if magic == _BTF_MAGIC:
         return yes("The kernel has BTF.")
-    return unsure(
-        f"Could not tell whether the kernel has BTF: {path} holds something else.", "mount sysfs at /sys"
-    )
+    return unsure(f"{path} holds something that is not BTF.", "mount sysfs at /sys")

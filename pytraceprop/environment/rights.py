@@ -13,13 +13,17 @@ from pathlib import Path
 import attrs
 
 from pytraceprop.environment.answer import Answer, no, unsure, yes
+from pytraceprop.lockdown import LockdownMode, LockdownStatus
 
 CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_SYS_RESOURCE, CAP_PERFMON, CAP_BPF = 19, 21, 24, 38, 39
 PTRACE_SCOPE_PATH = "/proc/sys/kernel/yama/ptrace_scope"
+MOUNT_PROC = "mount procfs at /proc"
 
+#: A Tracer of default size holds 31 MiB in maps (`memlock` in fdinfo, Linux 6.18); there may be several.
+_NEEDED_MEMORY = 64 << 20
 _INIT_USER_NAMESPACE = 0xEFFFFFFD  # the inode of the first one: PROC_USER_INIT_INO, linux/proc_ns.h
-_TRACING = "CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN (run as root, or give them to the container)"
-_FIRST_NAMESPACE = "start it outside of user namespaces (not rootless, no user remapping), as root"
+TRACING = "CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN"
+FIRST_NAMESPACE = "start it as root outside of user namespaces (no rootless container)"
 
 
 @attrs.frozen
@@ -68,23 +72,23 @@ class Rights:
         return bool(self.has(CAP_SYS_ADMIN) or (self.has(CAP_BPF) and self.has(CAP_PERFMON)))
 
     def refusal(self, number: int) -> tuple[str, str]:
-        """Why a system call may have failed with this errno, and what would let it through."""
+        """Why a system call may have failed with this errno, and what would let it through.
+
+        The first begins with the errno's name and has no full stop.
+        """
         name = errno.errorcode.get(number, str(number))
         if number not in (errno.EPERM, errno.EACCES):
-            return (
-                f"the kernel answered {name}",
-                "find out what refuses it: seccomp, a security module, memory",
-            )
+            return f"{name}, which says nothing about the kernel", f"find out what makes it fail with {name}"
         if self.initial is False:
-            return f"{name}, because this process is in a user namespace", _FIRST_NAMESPACE
+            return f"{name}: this process is in a user namespace", FIRST_NAMESPACE
         if self.may_load is False:
-            return f"{name}, because this process lacks the right", _TRACING
+            return f"{name}: this process lacks the right", TRACING
         if self.seccomp:
             return (
-                f"{name}, probably by the seccomp filter that is in force",
+                f"{name}: probably the seccomp filter that is in force forbids it",
                 "a seccomp profile that allows bpf and perf_event_open",
             )
-        return f"{name} in spite of the capabilities", "a security module's policy that allows bpf(2)"
+        return f"{name} in spite of the capabilities", "a security policy (LSM) that allows bpf(2)"
 
 
 def _mask(text: str | None) -> int | None:
@@ -114,12 +118,12 @@ def capabilities(rights: Rights) -> Answer:
     """The right to load BPF programs for probes: CAP_BPF and CAP_PERFMON (Linux 5.8), or CAP_SYS_ADMIN."""
     if rights.effective is None:
         return unsure(
-            "Could not tell which capabilities this process has: /proc is not mounted, or hides them.",
-            "mount procfs at /proc",
+            "The capabilities of this process cannot be read: /proc is not mounted, or hides them.",
+            MOUNT_PROC,
         )
     if rights.initial is False:
         return no(
-            "This process is in a user namespace, where capabilities do not count for BPF.", _FIRST_NAMESPACE
+            "This process is in a user namespace, where capabilities do not count for BPF.", FIRST_NAMESPACE
         )
     if rights.has(CAP_SYS_ADMIN):
         return yes("This process has CAP_SYS_ADMIN.")
@@ -127,16 +131,16 @@ def capabilities(rights: Rights) -> Answer:
         return yes("This process has CAP_BPF and CAP_PERFMON.")
     if rights.knows_bpf is False:
         return no("This process lacks CAP_SYS_ADMIN, and the kernel has no CAP_BPF yet.", "CAP_SYS_ADMIN")
-    return no("This process has neither CAP_SYS_ADMIN nor both CAP_BPF and CAP_PERFMON.", _TRACING)
+    return no("This process has neither CAP_SYS_ADMIN nor both CAP_BPF and CAP_PERFMON.", TRACING)
 
 
 def other_users(rights: Rights) -> Answer:
     """The right to read processes of other users, whose executables and memory a tracer looks at."""
     held = rights.has(CAP_SYS_PTRACE)
     if held is None:
-        return unsure("Could not tell whether this process has CAP_SYS_PTRACE.", "mount procfs at /proc")
+        return unsure("The capabilities of this process cannot be read.", MOUNT_PROC)
     if held and rights.initial is False:
-        return no("Only processes of this user namespace can be read.", _FIRST_NAMESPACE)
+        return no("Only processes of this user namespace can be read.", FIRST_NAMESPACE)
     if held:
         return yes("This process has CAP_SYS_PTRACE.")
     return no(
@@ -152,13 +156,9 @@ def ptrace_scope(rights: Rights, path: str | os.PathLike[str] = PTRACE_SCOPE_PAT
     except FileNotFoundError:
         if Path(path).parent.parent.is_dir():
             return yes("Nothing restricts ptrace beyond the usual rules: the kernel runs without Yama.")
-        return unsure(
-            "Could not tell whether Yama restricts ptrace: /proc/sys is hidden.", "mount procfs at /proc"
-        )
+        return unsure("/proc/sys is hidden, so it cannot be read whether Yama restricts ptrace.", MOUNT_PROC)
     except (OSError, ValueError):
-        return unsure(
-            f"Could not tell whether Yama restricts ptrace: {path} cannot be read.", "mount procfs at /proc"
-        )
+        return unsure(f"{path} cannot be read.", MOUNT_PROC)
     setting = f"kernel.yama.ptrace_scope is {scope}"
     if scope == 0:
         return yes(f"{setting}: ptrace is not restricted beyond the usual rules.")
@@ -167,11 +167,11 @@ def ptrace_scope(rights: Rights, path: str | os.PathLike[str] = PTRACE_SCOPE_PAT
             f"{setting}: nobody may attach with ptrace.", "a boot without that setting, which is one-way"
         )
     if rights.has(CAP_SYS_PTRACE) is None:
-        return unsure(f"{setting}, and this process's capabilities are hidden.", "mount procfs at /proc")
+        return unsure(f"{setting}, and this process's capabilities are hidden.", MOUNT_PROC)
     if not rights.has(CAP_SYS_PTRACE):
         return no(f"{setting}: only who has CAP_SYS_PTRACE may attach to any process.", "CAP_SYS_PTRACE")
     if rights.initial is False:
-        return no(f"{setting}: CAP_SYS_PTRACE counts inside this user namespace only.", _FIRST_NAMESPACE)
+        return no(f"{setting}: CAP_SYS_PTRACE counts inside this user namespace only.", FIRST_NAMESPACE)
     return yes(f"{setting}, and this process has CAP_SYS_PTRACE.")
 
 
@@ -187,12 +187,26 @@ def memlock(rights: Rights, charged_to_cgroup: Answer) -> Answer:
         return yes("Locked memory is not limited.")
     if rights.has(CAP_SYS_RESOURCE) and rights.initial:
         return yes("CAP_SYS_RESOURCE lets libbpf raise the limit of locked memory.")
-    limit = f"RLIMIT_MEMLOCK is {hard // 1024} KiB"
+    if soft >= _NEEDED_MEMORY:
+        return yes(f"RLIMIT_MEMLOCK is {soft >> 20} MiB, which is enough.")
+    limit = f"RLIMIT_MEMLOCK is {soft >> 10} KiB"
     if charged_to_cgroup.value is None:
-        return unsure(
-            f"{limit}, and it could not be told whether that counts for BPF.", charged_to_cgroup.remedy
-        )
+        return unsure(f"{limit}, and whether BPF memory counts could not be tried.", charged_to_cgroup.remedy)
     return no(
         f"{limit}, which is too little: BPF maps count as locked memory on this kernel.",
         "ulimit -l unlimited (docker run --ulimit memlock=-1), CAP_SYS_RESOURCE, or Linux 5.11",
     )
+
+
+def write_user(rights: Rights, lockdown: LockdownStatus) -> Answer:
+    """LockdownStatus.write_user as an Answer: the right to write into processes from BPF."""
+    if lockdown.write_user:
+        return yes(lockdown.reason)
+    locked = lockdown.mode in (LockdownMode.INTEGRITY, LockdownMode.CONFIDENTIALITY)
+    if lockdown.write_user is None:
+        return unsure(
+            lockdown.reason, FIRST_NAMESPACE if rights.initial is False else "CAP_SYS_ADMIN and libbpf 1.0"
+        )
+    if not locked and rights.has(CAP_SYS_ADMIN) is False:
+        return no(lockdown.reason, "CAP_SYS_ADMIN")
+    return no(lockdown.reason, "a kernel that is not locked down: boot without Secure Boot")

@@ -18,10 +18,10 @@ import attrs
 
 from pytraceprop import libbpf
 from pytraceprop.environment.answer import Answer, no, unsure, yes
-from pytraceprop.environment.rights import Rights
+from pytraceprop.environment.features import LIBBPF_NEEDED
+from pytraceprop.environment.rights import MOUNT_PROC, Rights
 
 _FUNCTION = "libbpf_major_version"  # without arguments or effects; hardly anybody calls it
-_QUESTION = "Could not tell whether the filter of uprobe-multi links takes whole processes"
 _LATER = "try again; else Linux 6.10 has the fix"
 
 
@@ -103,9 +103,7 @@ def prove(rights: Rights, target: Target | None = None, pid: int | None = None) 
     """
     target = target or find_target()
     if target is None:
-        return unsure(
-            f"{_QUESTION}: the function to try it on was not found.", "libbpf 1.0 in a readable /proc"
-        )
+        return unsure("The function of libbpf to try the filter on was not found.", MOUNT_PROC)
     hits = count_hits(target, os.getpid() if pid is None else pid)
     if hits == 0:
         control = count_hits(target, 0)
@@ -115,10 +113,10 @@ def prove(rights: Rights, target: Target | None = None, pid: int | None = None) 
             )
         hits = control
     if hits is None:
-        return unsure(f"{_QUESTION}: libbpf is missing.", "libbpf 1.0 or later (Debian: libbpf1)")
+        return unsure(f"{LIBBPF_NEEDED} is missing, so the filter could not be tried.", LIBBPF_NEEDED)
     if hits > 0:
         return yes("The filter of uprobe-multi links takes whole processes (tried with a second thread).")
     if hits == 0:
-        return unsure(f"{_QUESTION}: the probe that should tell was not hit.", _LATER)
+        return unsure("The probe that should tell was not hit, with or without a filter.", _LATER)
     reason, remedy = rights.refusal(-hits)
-    return unsure(f"{_QUESTION}: {reason}.", remedy)
+    return unsure(f"Trying the filter gave {reason}.", remedy)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 
 SONAME = "libbpf.so.1"  # by soname: bpf_prog_load of libbpf 0.x takes a file name first
 
+PROG_TYPE_SOCKET_FILTER = 1
 PROG_TYPE_KPROBE = 2  # uprobes too
 MAP_TYPE_ARRAY = 2
 MAP_TYPE_RINGBUF = 27
@@ -64,8 +65,10 @@ def open_library() -> ctypes.CDLL | None:
         return None
 
 
-def load_program(code: bytes, *, expected_attach_type: int = 0, flags: int = 0) -> int | None:
-    """Loads a GPL program of type kprobe: its descriptor or the negative errno; None without libbpf.
+def load_program(
+    code: bytes, *, kind: int = PROG_TYPE_KPROBE, expected_attach_type: int = 0, flags: int = 0
+) -> int | None:
+    """Loads a GPL program: its descriptor or the negative errno; None without libbpf.
 
     Before Linux 5.11 libbpf first raises this process's RLIMIT_MEMLOCK, as it does for a Tracer.
     """
@@ -83,7 +86,7 @@ def load_program(code: bytes, *, expected_attach_type: int = 0, flags: int = 0) 
     ]
     load.restype = ctypes.c_int
     options = _LoadOptions(ctypes.sizeof(_LoadOptions), 0, expected_attach_type, 0, flags)
-    return int(load(PROG_TYPE_KPROBE, b"probe", b"GPL", code, len(code) // 8, ctypes.byref(options)))
+    return int(load(kind, b"probe", b"GPL", code, len(code) // 8, ctypes.byref(options)))
 
 
 def _system_call(which: int, *arguments: object) -> int:

@@ -21,7 +21,7 @@ from pytraceprop.environment.rights import CAP_SYS_ADMIN, Rights
 UPROBE_PMU_PATH = "/sys/bus/event_source/devices/uprobe/type"
 
 # Helpers, by their numbers in include/uapi/linux/bpf.h
-_GET_COARSE_NS, _GET_ATTACH_COOKIE, _LOOP = 125, 174, 181
+_GET_COARSE_NS, _GET_ATTACH_COOKIE, _LOOP = 160, 174, 181
 LIBBPF_NEEDED = "libbpf 1.0 or later (libbpf.so.1)"
 
 _settled: dict[str, Answer] = {}
@@ -32,8 +32,8 @@ class Feature:
     """Something newer kernels have, and how to ask for it.
 
     `ask` returns an errno, 0, or None without libbpf. `present` and `absent` are the errnos that
-    settle it; all others tell nothing. `needs_programs`: EINVAL is only believed of a process that
-    can load the simplest program.
+    settle it; all others tell nothing. `control` is what kind of program must load in its simplest
+    form before an `absent` is believed; None: nothing need.
     """
 
     name: str
@@ -42,11 +42,11 @@ class Feature:
     ask: Callable[[], int | None]
     present: frozenset[int] = frozenset({0})
     absent: frozenset[int] = frozenset({errno.EINVAL})
-    needs_programs: bool = True
+    control: int | None = libbpf.PROG_TYPE_KPROBE
 
 
-def _loads(code: bytes, *, flags: int = 0) -> int | None:
-    with libbpf.closing(libbpf.load_program(code, flags=flags)) as answer:
+def _loads(code: bytes, *, kind: int = libbpf.PROG_TYPE_KPROBE, flags: int = 0) -> int | None:
+    with libbpf.closing(libbpf.load_program(code, kind=kind, flags=flags)) as answer:
         return None if answer is None else max(0, -answer)
 
 
@@ -73,7 +73,7 @@ def _ask_uprobe_multi() -> int | None:
 
 #: A ring buffer, of which a program can be told that it is there by making one of a page.
 RING_BUFFER = Feature(
-    "ring_buffer", "BPF ring buffers", "Linux 5.8", _ask_ring_buffer, needs_programs=False
+    "ring_buffer", "BPF ring buffers", "Linux 5.8", _ask_ring_buffer, control=None
 )  # 457f44363a88
 
 #: Called without its arguments: EACCES is said of them, so the helper is known.
@@ -122,12 +122,14 @@ UPROBE_MULTI = Feature(
 )  # 89ae89f53d20
 
 #: Not a feature by itself: this helper came with the release that charges BPF memory to the memory
-#: cgroup, and is how libbpf too finds out whether RLIMIT_MEMLOCK matters.
+#: cgroup (d05512618056), and is how libbpf too finds out whether RLIMIT_MEMLOCK matters. A
+#: socket filter asks, because tracing programs may not use it (5e0bc3082e2e).
 CGROUP_CHARGE = Feature(
     "cgroup_charge",
     "BPF memory charged to the memory cgroup",
     "Linux 5.11",
-    lambda: _loads(libbpf.call(_GET_COARSE_NS) + libbpf.EXIT),
+    lambda: _loads(libbpf.call(_GET_COARSE_NS) + libbpf.EXIT, kind=libbpf.PROG_TYPE_SOCKET_FILTER),
+    control=libbpf.PROG_TYPE_SOCKET_FILTER,
 )
 
 
@@ -150,7 +152,7 @@ def _try(feature: Feature, rights: Rights) -> Answer:
         return yes(f"The kernel has {feature.what}.")
     if answer in feature.absent:
         # What refuses the simplest program too says nothing about the feature.
-        control = _loads(libbpf.RETURN_ZERO) if feature.needs_programs else 0
+        control = 0 if feature.control is None else _loads(libbpf.RETURN_ZERO, kind=feature.control)
         if control == 0:
             return no(f"The kernel does not have {feature.what}.", feature.remedy)
         answer = control

@@ -31,12 +31,15 @@ def tracing_state(environment: Environment) -> Answer:
     """Whether spans can be traced here, found out by loading the BPF programs.
 
     Where that fails although nothing forbids it, the error is the reason; else what forbids it is.
+    Loading proves nothing about attaching, so what is known of that still counts.
     """
     try:
         Tracer(lockdown=environment.lockdown).close()
     except TracepropError as error:
         expected = environment.tracing
         return expected if expected.value is False else Answer(False, str(error), "")
+    if environment.attaching.value is False:
+        return environment.attaching
     return Answer(True, "The BPF programs load here.", "")
 
 

@@ -218,6 +218,10 @@ def test_a_tracer_that_opens_is_closed_again_whatever_was_expected(monkeypatch):
     assert answer.value is True
     assert answer.reason
     assert events == ["opened", "closed"]
+    # Loading says nothing of attaching.
+    nowhere = environment(uprobe_multi=Answer(False, "None.", "Linux 6.6"), perf_uprobe=POWERLESS)
+    assert check.tracing_state(nowhere) == POWERLESS
+    assert events == ["opened", "closed"] * 2
 
 
 # As a command

@@ -310,7 +310,8 @@ def test_bpf_and_perfmon_are_enough_for_spans():
     assert values(found)["capabilities"] is True
     assert all(values(found)[name] is not None for name in [*OF_THE_KERNEL, "uprobe_multi_filter"])
     assert (values(found)["other_users"], values(found)["write_user"]) == (False, False)
-    assert found["tracing"]["value"] is True
+    assert values(found)["perf_uprobe"] is not None
+    assert found["tracing"]["value"] is (values(found)["uprobe_multi"] or values(found)["perf_uprobe"])
 
 
 def test_a_user_namespace_is_named_and_not_taken_for_an_old_kernel():

@@ -138,7 +138,7 @@ def pmu(tmp_path):
     [
         (errno.ENOTDIR, ROOT, True, ""),
         (errno.EACCES, NOBODY, None, "CAP_BPF"),
-        (errno.EACCES, Rights(1 << 38 | 1 << 39, True, True, False), None, "CAP_SYS_ADMIN"),
+        (errno.EACCES, Rights(1 << 38 | 1 << 39, True, True, False), False, "CAP_SYS_ADMIN"),
         (errno.EACCES, Rights(1 << 21, True, False, False), None, "outside of user namespaces"),
         (errno.EPERM, Rights(1 << 21, True, True, True), None, "seccomp"),
         (errno.ENOENT, ROOT, None, "ENOENT"),

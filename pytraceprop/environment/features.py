@@ -187,7 +187,11 @@ def perf_uprobe(rights: Rights, path: str | os.PathLike[str] = UPROBE_PMU_PATH) 
         return yes("The uprobe PMU is there, and this process may use it.")
     if number == errno.EACCES and rights.may_load and rights.has(CAP_SYS_ADMIN) is False:
         # Linux 6.16 and stable kernels of its time: ba677dbe77af ("perf: Revert to requiring
-        # CAP_SYS_ADMIN for uprobes").
-        return no("The uprobe PMU is there, but demands CAP_SYS_ADMIN on this kernel.", "CAP_SYS_ADMIN")
+        # CAP_SYS_ADMIN for uprobes"). A security module that forbids all events says EACCES too.
+        with libbpf.closing(libbpf.open_dummy_event()) as other:
+            if other is not None and other >= 0:
+                return no(
+                    "The uprobe PMU is there, but demands CAP_SYS_ADMIN on this kernel.", "CAP_SYS_ADMIN"
+                )
     reason, remedy = rights.refusal(number)
     return unsure(f"The uprobe PMU is there, but opening an event gave {reason}.", remedy)

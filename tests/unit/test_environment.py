@@ -326,6 +326,27 @@ def test_a_user_namespace_is_named_and_not_taken_for_an_old_kernel():
     assert found["summary"].startswith("nothing can be traced")
 
 
+def test_a_seccomp_filter_is_named():
+    """As in a container whose profile forbids bpf(2) even to root: EPERM in spite of the capabilities."""
+    require("needs root")
+    code = (
+        "import ctypes, struct; from pytraceprop import libbpf; import os\n"
+        "number = libbpf._NUMBERS[os.uname().machine][0]\n"
+        "rules = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (6, 0, 0, 0x00050001), (6, 0, 0, 0x7fff0000)]\n"
+        "rules = ctypes.create_string_buffer(b''.join(struct.pack('<HBBI', *rule) for rule in rules))\n"
+        "program = struct.pack('<HxxxxxxQ', 4, ctypes.addressof(rules))\n"  # struct sock_fprog
+        "assert ctypes.CDLL(None).prctl(22, 2, program) == 0\n"  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+    )
+    found = ask(code=code + ASK)
+    assert_well_formed(found)
+    assert values(found)["capabilities"] is True
+    for name in OF_THE_KERNEL:
+        assert values(found)[name] is None
+        assert "seccomp" in found["answers"][name]["reason"]
+        assert "seccomp" in found["answers"][name]["remedy"]
+    assert found["tracing"]["value"] is None
+
+
 def test_an_unprivileged_user_is_told_the_rights():
     """Forks instead of running a program, because the interpreter may lie in root's own directory."""
     require("needs root")

@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+import attrs
 import pytest
 
 from pytraceprop import libbpf
@@ -39,9 +40,13 @@ def kernel(monkeypatch):
 
     def answers(feature: features.Feature, answer: int | None, simplest: int | None = 0) -> features.Feature:
         monkeypatch.setattr(features, "_loads", lambda code, **options: simplest)
-        return features.attrs.evolve(feature, ask=lambda: answer)
+        return attrs.evolve(feature, ask=lambda: answer)
 
     return answers
+
+
+def open_descriptors() -> list[Path]:
+    return sorted(Path("/proc/self/fd").iterdir())
 
 
 def name_of(feature: features.Feature) -> str:
@@ -149,10 +154,24 @@ def test_opening_an_event_that_cannot_be_tells_whether_one_may_be(
 ):
     asked = []
     monkeypatch.setattr(libbpf, "open_uprobe_event", lambda *arguments: asked.append(arguments) or -number)
+    monkeypatch.setattr(libbpf, "open_dummy_event", lambda: os.open("/dev/null", 0))
     answer = features.perf_uprobe(mine, pmu)
     assert answer.value is value
     assert remedy in answer.remedy
     assert asked == [(9, os.fsencode(pmu) + b"/", 0)]
+
+
+@pytest.mark.parametrize(("other", "value"), [(-errno.EACCES, None), (None, False)], ids=["none", "others"])
+def test_a_right_is_only_named_as_missing_where_other_events_may_be_opened(pmu, monkeypatch, other, value):
+    """A security module may forbid all events, with the same errno."""
+    monkeypatch.setattr(libbpf, "open_uprobe_event", lambda *arguments: -errno.EACCES)
+    monkeypatch.setattr(
+        libbpf, "open_dummy_event", lambda: os.open("/dev/null", 0) if other is None else other
+    )
+    before = open_descriptors()
+    answer = features.perf_uprobe(Rights(1 << 38 | 1 << 39, True, True, False), pmu)
+    assert answer.value is value
+    assert open_descriptors() == before
 
 
 def test_without_the_pmu_the_kernel_does_not_have_it_but_a_hidden_sysfs_says_nothing(tmp_path):
@@ -172,10 +191,6 @@ def test_a_pmu_without_a_number_says_nothing(pmu, content):
 
 
 # This kernel
-
-
-def open_descriptors() -> list[Path]:
-    return sorted(Path("/proc/self/fd").iterdir())
 
 
 @pytest.mark.parametrize("feature", ALL, ids=name_of)
@@ -222,6 +237,13 @@ def test_where_the_answer_is_yes_an_event_on_a_real_function_opens():
     assert target is not None
     pmu = int(Path(features.UPROBE_PMU_PATH).read_text())
     with libbpf.closing(libbpf.open_uprobe_event(pmu, target.path, target.offset)) as event:
+        assert event is not None
+        assert event >= 0, errno.errorcode.get(-event)
+
+
+def test_an_event_that_counts_nothing_may_be_opened_here():
+    require("needs root")
+    with libbpf.closing(libbpf.open_dummy_event()) as event:
         assert event is not None
         assert event >= 0, errno.errorcode.get(-event)
 

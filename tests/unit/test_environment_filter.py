@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import subprocess
@@ -18,7 +19,6 @@ from tests.skips import require
 
 ROOT = Rights((1 << 41) - 1, True, True, False)
 TARGET = Target(b"/nothing", 0, lambda: None)
-ME = os.getpid()
 
 
 @pytest.fixture
@@ -173,8 +173,8 @@ def test_the_first_bytes_of_the_function_are_back_when_all_is_over():
     target = find_target()
     assert target is not None
     prove(Rights.detect())
-    function = uprobe_filter.ctypes.cast(target.call, uprobe_filter.ctypes.c_void_p).value
-    in_memory = uprobe_filter.ctypes.string_at(function, 8)
+    function = ctypes.cast(target.call, ctypes.c_void_p).value
+    in_memory = ctypes.string_at(function, 8)
     with Path(os.fsdecode(target.path)).open("rb") as file:
         file.seek(target.offset)
         assert file.read(8) == in_memory

@@ -19,6 +19,7 @@ from pytraceprop.environment.answer import Answer, no, unsure, yes
 from pytraceprop.environment.rights import CAP_SYS_ADMIN, Rights
 
 UPROBE_PMU_PATH = "/sys/bus/event_source/devices/uprobe/type"
+PARANOID_PATH = "/proc/sys/kernel/perf_event_paranoid"
 
 # Helpers, by their numbers in include/uapi/linux/bpf.h
 _GET_COARSE_NS, _GET_ATTACH_COOKIE, _LOOP = 160, 174, 181
@@ -162,7 +163,11 @@ def _try(feature: Feature, rights: Rights) -> Answer:
     return unsure(f"Asking for {feature.what} gave {reason}.", remedy)
 
 
-def perf_uprobe(rights: Rights, path: str | os.PathLike[str] = UPROBE_PMU_PATH) -> Answer:
+def perf_uprobe(
+    rights: Rights,
+    path: str | os.PathLike[str] = UPROBE_PMU_PATH,
+    paranoid: str | os.PathLike[str] = PARANOID_PATH,
+) -> Answer:
     """Whether probes can be opened as perf events (the `uprobe` PMU, Linux 4.17, 33ea4b24277b).
 
     Not remembered: newer kernels demand CAP_SYS_ADMIN for it, and rights change.
@@ -186,12 +191,28 @@ def perf_uprobe(rights: Rights, path: str | os.PathLike[str] = UPROBE_PMU_PATH) 
     if number in (0, errno.ENOTDIR):
         return yes("The uprobe PMU is there, and this process may use it.")
     if number == errno.EACCES and rights.may_load and rights.has(CAP_SYS_ADMIN) is False:
-        # Linux 6.16 and stable kernels of its time: ba677dbe77af ("perf: Revert to requiring
-        # CAP_SYS_ADMIN for uprobes"). A security module that forbids all events says EACCES too.
-        with libbpf.closing(libbpf.open_dummy_event()) as other:
-            if other is not None and other >= 0:
-                return no(
-                    "The uprobe PMU is there, but demands CAP_SYS_ADMIN on this kernel.", "CAP_SYS_ADMIN"
-                )
+        return _demand(paranoid)
     reason, remedy = rights.refusal(number)
     return unsure(f"The uprobe PMU is there, but opening an event gave {reason}.", remedy)
+
+
+def _demand(paranoid: str | os.PathLike[str]) -> Answer:
+    """Why CAP_PERFMON does not suffice for a uprobe event: three who say EACCES, told apart."""
+    with libbpf.closing(libbpf.open_dummy_event()) as other:
+        if other is not None and other >= 0:
+            # Linux 6.16 and stable kernels of its time: ba677dbe77af ("perf: Revert to requiring
+            # CAP_SYS_ADMIN for uprobes").
+            return no("The uprobe PMU is there, but demands CAP_SYS_ADMIN on this kernel.", "CAP_SYS_ADMIN")
+    try:
+        level = int(Path(paranoid).read_text())
+    except (OSError, ValueError):
+        level = 0
+    if level > 2:  # levels that Debian and Ubuntu have added
+        return no(
+            f"kernel.perf_event_paranoid is {level}, which leaves perf events to CAP_SYS_ADMIN.",
+            "CAP_SYS_ADMIN",
+        )
+    return unsure(
+        "The uprobe PMU is there, but opening any perf event gave EACCES.",
+        "a security policy (LSM) that allows perf_event_open(2), or CAP_SYS_ADMIN",
+    )

@@ -23,7 +23,16 @@ NAMES = [
     *("uprobe_multi_filter", "perf_uprobe", "perf_link", "attach_cookie", "bpf_loop", "sleepable_uprobe"),
     *("write_user", "cgroup_v2", "securityfs"),
 ]
-LOWER_CASE = ["securityfs", "libbpf", "cgroup", "kernel.yama.ptrace_scope", "/proc", "/sys", "/proc/sys"]
+LOWER_CASE = [
+    "securityfs",
+    "libbpf",
+    "cgroup",
+    "kernel.yama.ptrace_scope",
+    "kernel.perf_event_paranoid",
+    "/proc",
+    "/sys",
+    "/proc/sys",
+]
 OF_THE_KERNEL = ["ring_buffer", "uprobe_multi", "perf_link", "attach_cookie", "bpf_loop", "sleepable_uprobe"]
 YES = Answer(True, "It is so.", "")
 ASK = "import json; from pytraceprop import Environment; print(json.dumps(Environment.detect().as_dict()))"

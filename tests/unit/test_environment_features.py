@@ -161,16 +161,31 @@ def test_opening_an_event_that_cannot_be_tells_whether_one_may_be(
     assert asked == [(9, os.fsencode(pmu) + b"/", 0)]
 
 
-@pytest.mark.parametrize(("other", "value"), [(-errno.EACCES, None), (None, False)], ids=["none", "others"])
-def test_a_right_is_only_named_as_missing_where_other_events_may_be_opened(pmu, monkeypatch, other, value):
-    """A security module may forbid all events, with the same errno."""
+@pytest.mark.parametrize(
+    ("others", "paranoid", "value", "reason"),
+    [
+        (True, "2\n", False, "demands CAP_SYS_ADMIN on this kernel"),
+        (True, "3\n", False, "demands CAP_SYS_ADMIN on this kernel"),
+        (False, "3\n", False, "perf_event_paranoid is 3"),
+        (False, "4\n", False, "perf_event_paranoid is 4"),
+        (False, "2\n", None, "any perf event"),
+        (False, "-1\n", None, "any perf event"),
+        (False, "", None, "any perf event"),
+    ],
+)
+def test_three_who_refuse_a_uprobe_event_alike_are_told_apart(
+    pmu, tmp_path, monkeypatch, others, paranoid, value, reason
+):
+    """A newer kernel, Debian's kernel.perf_event_paranoid=3, and a security module."""
     monkeypatch.setattr(libbpf, "open_uprobe_event", lambda *arguments: -errno.EACCES)
-    monkeypatch.setattr(
-        libbpf, "open_dummy_event", lambda: os.open("/dev/null", 0) if other is None else other
-    )
+    opened = (lambda: os.open("/dev/null", 0)) if others else (lambda: -errno.EACCES)
+    monkeypatch.setattr(libbpf, "open_dummy_event", opened)
+    (tmp_path / "paranoid").write_text(paranoid)
     before = open_descriptors()
-    answer = features.perf_uprobe(Rights(1 << 38 | 1 << 39, True, True, False), pmu)
+    answer = features.perf_uprobe(Rights(1 << 38 | 1 << 39, True, True, False), pmu, tmp_path / "paranoid")
     assert answer.value is value
+    assert reason in answer.reason
+    assert "CAP_SYS_ADMIN" in answer.remedy
     assert open_descriptors() == before
 
 

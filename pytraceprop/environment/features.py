@@ -57,22 +57,17 @@ def _ask_ring_buffer() -> int:
         return max(0, -(answer or 0))
 
 
-def _ask_perf_link() -> int | None:
-    with libbpf.closing(libbpf.load_program(libbpf.RETURN_ZERO)) as program:
+def _links(make: Callable[[int], int], *, expected_attach_type: int = 0) -> int | None:
+    """Loads the simplest program and asks for a link of it that cannot be made."""
+    loaded = libbpf.load_program(libbpf.RETURN_ZERO, expected_attach_type=expected_attach_type)
+    with libbpf.closing(loaded) as program:
         if program is None or program < 0:
             return None if program is None else -program
-        return -libbpf.link_perf_event(program, -1)
+        with libbpf.closing(make(program)) as link:
+            return max(0, -(link or 0))
 
 
-def _ask_uprobe_multi() -> int | None:
-    attach_type = libbpf.ATTACH_TYPE_UPROBE_MULTI
-    with libbpf.closing(libbpf.load_program(libbpf.RETURN_ZERO, expected_attach_type=attach_type)) as program:
-        if program is None or program < 0:
-            return None if program is None else -program
-        return -libbpf.link_uprobe(program, b"/", 0, 0)
-
-
-#: A ring buffer, of which a program can be told that it is there by making one of a page.
+#: Asked for by making one of a page.
 RING_BUFFER = Feature(
     "ring_buffer", "BPF ring buffers", "Linux 5.8", _ask_ring_buffer, control=None
 )  # 457f44363a88
@@ -99,7 +94,7 @@ PERF_LINK = Feature(
     "perf_link",
     "links on perf events",
     "Linux 5.15",
-    _ask_perf_link,
+    lambda: _links(lambda program: libbpf.link_perf_event(program, -1)),
     present=frozenset({errno.EBADF}),
     absent=frozenset({errno.EINVAL, errno.EOPNOTSUPP}),
 )  # b89fbfbb854c
@@ -117,7 +112,10 @@ UPROBE_MULTI = Feature(
     "uprobe_multi",
     "uprobe-multi links",
     "Linux 6.6",
-    _ask_uprobe_multi,
+    lambda: _links(
+        lambda program: libbpf.link_uprobe(program, b"/", 0, 0),
+        expected_attach_type=libbpf.ATTACH_TYPE_UPROBE_MULTI,
+    ),
     present=frozenset({errno.EBADF}),
     absent=frozenset({errno.EINVAL, errno.EOPNOTSUPP}),
 )  # 89ae89f53d20

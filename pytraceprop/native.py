@@ -12,21 +12,47 @@ from typing import Any
 from pytraceprop.errors import CoreUnavailable, FeatureMissing, KernelError, PrivilegeError, TracerClosed
 from pytraceprop.span import RECORD_SIZE
 
+
+def explain_import_error(error: ImportError) -> str:
+    """What is missing where the compiled core cannot be imported, and how to get it."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error}; install the wheel, or build it with `pip install .` (needs clang and libbpf-dev)"
+    if "libbpf" in str(error):  # the dynamic linker's words: no such file, or a version it does not have
+        return f"{error}; install libbpf 1.0 or later (Debian and Ubuntu: libbpf1, elsewhere: libbpf)"
+    return str(error)
+
+
 try:
     from pytraceprop._core import ffi, lib
-except ImportError as _error:  # not built, or libbpf.so.1 is missing
+except ImportError as _error:
     ffi = lib = None
-    _why_not = str(_error)
+    _why_not = explain_import_error(_error)
 else:
     _why_not = ""
 
 MAX_TARGETS = 1024  # in bpf/state.bpf.h
 _BATCH = 2048  # records copied per call
 
+#: The folder of the objects for each machine, as uname names it; setup.py fills them.
+_OBJECT_FOLDERS = {"x86_64": "x86_64", "aarch64": "arm64"}
+
+
+def object_paths(machine: str) -> list[str]:
+    """The BPF objects for a machine. Raises CoreUnavailable where this installation has none."""
+    name = _OBJECT_FOLDERS.get(machine)
+    if name is None:
+        raise CoreUnavailable(f"there are BPF objects for {' and '.join(_OBJECT_FOLDERS)}, not for {machine}")
+    folder = resources.files("pytraceprop") / "objects" / name
+    entries = folder.iterdir() if folder.is_dir() else ()
+    paths = sorted(str(entry) for entry in entries if entry.name.endswith(".bpf.o"))
+    if not paths:
+        raise CoreUnavailable(f"the BPF objects for {machine} are missing from this installation")
+    return paths
+
 
 def _require_core() -> None:
     if lib is None:
-        raise CoreUnavailable(f"{_why_not}; build it with `pip install .` (needs clang and libbpf-dev)")
+        raise CoreUnavailable(_why_not)
     if ffi.sizeof("struct span_record") != RECORD_SIZE:
         raise CoreUnavailable("it was built from other sources than this Python code; build it again")
 
@@ -40,12 +66,7 @@ class Core:
         self._lock = threading.RLock()
         self._core: Any = None
         self._buffer = ffi.new("struct span_record[]", _BATCH)
-        folder = resources.files("pytraceprop") / "objects"
-        if not folder.is_dir():
-            raise CoreUnavailable("the BPF objects are missing from this installation")
-        paths = sorted(str(entry) for entry in folder.iterdir() if entry.name.endswith(".bpf.o"))
-        if not paths:
-            raise CoreUnavailable("the BPF objects are missing from this installation")
+        paths = object_paths(os.uname().machine)
         strings = [ffi.new("char[]", os.fsencode(path)) for path in paths]
         options = {"max_requests": max_requests, "ring_bytes": ring_bytes, "write_user": write_user}
         error = ffi.new("struct core_error *")

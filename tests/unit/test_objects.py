@@ -1,0 +1,44 @@
+"""Where the core and the BPF objects are looked for, and what is said where they are missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytraceprop import native
+from pytraceprop.errors import CoreUnavailable
+
+
+def test_each_machine_has_its_own_folder() -> None:
+    folders = {Path(path).parent.name for path in native.object_paths("x86_64")}
+    assert folders == {"x86_64"}
+
+
+def test_a_machine_without_objects_is_named() -> None:
+    with pytest.raises(CoreUnavailable, match="not for riscv64"):
+        native.object_paths("riscv64")
+
+
+def test_an_installation_without_objects_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(native.resources, "files", lambda package: tmp_path)
+    for _ in range(2):
+        with pytest.raises(CoreUnavailable, match="for x86_64 are missing from this installation"):
+            native.object_paths("x86_64")
+        (tmp_path / "objects" / "x86_64").mkdir(parents=True, exist_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (ModuleNotFoundError("No module named 'pytraceprop._core'"), "pip install ."),
+        (ImportError("libbpf.so.1: cannot open shared object file: No such file or directory"), "libbpf1"),
+        (ImportError("libbpf.so.1: version `LIBBPF_0.6.0' not found (required by _core)"), "libbpf1"),
+        (ImportError("libc.so.6: version `GLIBC_2.34' not found (required by _core)"), "GLIBC_2.34"),
+    ],
+)
+def test_a_core_that_cannot_be_imported_is_explained(error: ImportError, advice: str) -> None:
+    reason = native.explain_import_error(error)
+    assert reason.startswith(str(error))
+    assert advice in reason
+    assert ("libbpf1" in reason) == ("libbpf.so" in str(error))

@@ -12,7 +12,11 @@ enum {
 	FIELD_ABSENT = 65535, /* an offset that this program's types do not have */
 };
 
-/* Which instruction a probe sits on. A link's cookie is incarnation << 32 | slot << 8 | site. */
+/*
+ * Which instruction a probe sits on. A link's cookie is incarnation << 32 | slot << 8 | site; of a link
+ * that all processes of a file share, just the site. Where there are no cookies, each site has a
+ * program, whose name is the site's in lower case.
+ */
 enum site {
 	SITE_HTTP1_SERVER_START = 1,
 	SITE_HTTP1_SERVER_END = 2,
@@ -49,6 +53,7 @@ enum counter {
 	COUNT_INCOMING_UNREADABLE,
 	COUNT_PARENT_BY_CONTEXT,
 	COUNT_PARENT_BY_GOROUTINE,
+	COUNT_PARENT_TOO_FAR,
 	COUNT_NEW_TRACE,
 	COUNT_NOT_INJECTED_OFF,
 	COUNT_NOT_INJECTED_NO_ROOM,
@@ -76,6 +81,7 @@ struct counters {
 struct target {
 	uint32_t incarnation; /* never reused; part of every key */
 	uint32_t inject;      /* whether this process's memory may be written */
+	uint32_t tgid;	      /* as the tracer's pid namespace numbers it */
 	/* Addresses of runtime type descriptors, as found in an itab's second word. */
 	uint64_t type_response;		   /* *net/http.response */
 	uint64_t type_bufio_writer;	   /* *bufio.Writer */

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 /* libbpf prints through one global hook: each thread keeps what belongs to its own call. */
 static _Thread_local struct core_error *current_error;
@@ -39,8 +40,8 @@ int core_fail(struct core_error *error, int number, const char *format, ...)
 	return -number;
 }
 
-/* Sets a const volatile bool of the object; those that do not have it are left alone. */
-static void set_flag(struct bpf_object *object, const char *name, bool value)
+/* Sets a const volatile variable of the object; one that does not have it is left alone. */
+static void set_constant(struct bpf_object *object, const char *name, const void *value, size_t bytes)
 {
 	const struct btf *btf = bpf_object__btf(object);
 	const struct btf_type *section;
@@ -66,10 +67,18 @@ static void set_flag(struct bpf_object *object, const char *name, bool value)
 			const struct btf_type *type = btf__type_by_id(btf, variable->type);
 
 			if (!strcmp(btf__name_by_offset(btf, type->name_off), name) &&
-			    variable->offset < size)
-				data[variable->offset] = value;
+			    variable->size == bytes && variable->offset + bytes <= size)
+				memcpy(data + variable->offset, value, bytes);
 		}
 	}
+}
+
+/* The inode that tells the pid namespace of this process from others; 0 where /proc does not say. */
+static uint32_t own_pid_namespace(void)
+{
+	struct stat found;
+
+	return stat("/proc/self/ns/pid", &found) ? 0 : (uint32_t)found.st_ino;
 }
 
 static int size_map(struct bpf_map *map, const struct core_options *options)
@@ -108,18 +117,31 @@ static int share_maps(struct core *core, struct bpf_object *object, const struct
 	return 0;
 }
 
+/* Objects may also hold programs of other kinds, such as tracepoints. */
+static bool is_uprobe(const struct bpf_program *program)
+{
+	return !strncmp(bpf_program__section_name(program), "uprobe", strlen("uprobe"));
+}
+
 static int load_object(struct core *core, const char *path, const struct core_options *options,
 		       struct core_error *error)
 {
 	struct bpf_object *object = bpf_object__open_file(path, NULL);
 	struct bpf_program *program;
+	bool write_user = options->write_user;
+	uint32_t pid_namespace = own_pid_namespace();
 	int failed;
 
 	if (!object)
 		return core_fail(error, errno, "opening %s: %s", path, strerror(errno));
-	set_flag(object, "write_user", options->write_user);
-	bpf_object__for_each_program(program, object) bpf_program__set_expected_attach_type(
-		program, (enum bpf_attach_type)ATTACH_TYPE_UPROBE_MULTI);
+	set_constant(object, "write_user", &write_user, sizeof(write_user));
+	set_constant(object, "tracer_pidns", &pid_namespace, sizeof(pid_namespace));
+	bpf_object__for_each_program(program, object)
+	{
+		if (is_uprobe(program))
+			bpf_program__set_expected_attach_type(program,
+							      (enum bpf_attach_type)ATTACH_TYPE_UPROBE_MULTI);
+	}
 	failed = share_maps(core, object, options);
 	if (!failed)
 		failed = bpf_object__load(object);

@@ -35,16 +35,24 @@ _BATCH = 2048  # records copied per call
 
 #: The folder of the objects for each machine, as uname names it; setup.py fills them.
 _OBJECT_FOLDERS = {"x86_64": "x86_64", "aarch64": "arm64"}
+_BASIC = ".basic.bpf.o"
 
 
-def object_paths(machine: str) -> list[str]:
-    """The BPF objects for a machine. Raises CoreUnavailable where this installation has none."""
+def object_paths(machine: str, *, basic: bool) -> list[str]:
+    """The BPF objects for a machine: the full ones, or the basic ones for kernels that refuse those.
+
+    Raises CoreUnavailable where this installation has none.
+    """
     name = _OBJECT_FOLDERS.get(machine)
     if name is None:
         raise CoreUnavailable(f"there are BPF objects for {' and '.join(_OBJECT_FOLDERS)}, not for {machine}")
     folder = resources.files("pytraceprop") / "objects" / name
     entries = folder.iterdir() if folder.is_dir() else ()
-    paths = sorted(str(entry) for entry in entries if entry.name.endswith(".bpf.o"))
+    paths = sorted(
+        str(entry)
+        for entry in entries
+        if entry.name.endswith(".bpf.o") and entry.name.endswith(_BASIC) == basic
+    )
     if not paths:
         raise CoreUnavailable(f"the BPF objects for {machine} are missing from this installation")
     return paths
@@ -66,7 +74,7 @@ class Core:
         self._lock = threading.RLock()
         self._core: Any = None
         self._buffer = ffi.new("struct span_record[]", _BATCH)
-        paths = object_paths(os.uname().machine)
+        paths = object_paths(os.uname().machine, basic=False)
         strings = [ffi.new("char[]", os.fsencode(path)) for path in paths]
         options = {"max_requests": max_requests, "ring_bytes": ring_bytes, "write_user": write_user}
         error = ffi.new("struct core_error *")

@@ -19,8 +19,8 @@ import pytraceprop
 from tests.install.conftest import ROOT, Distributions, checked, run
 from tests.skips import require
 
-MACHINES = ["x86_64"]
-VARIANTS = [".bpf.o"]
+MACHINES = ["arm64", "x86_64"]
+VARIANTS = [".bpf.o", ".basic.bpf.o"]
 MACHINE = os.uname().machine
 PACKAGES = "apt-get install clang llvm gcc libc6-dev libbpf-dev python3-dev"
 

@@ -10,21 +10,39 @@ from pytraceprop import native
 from pytraceprop.errors import CoreUnavailable
 
 
-def test_each_machine_has_its_own_folder() -> None:
-    folders = {Path(path).parent.name for path in native.object_paths("x86_64")}
-    assert folders == {"x86_64"}
+@pytest.mark.parametrize(("machine", "folder"), [("x86_64", "x86_64"), ("aarch64", "arm64")])
+def test_each_machine_has_its_own_objects_full_and_basic(machine: str, folder: str) -> None:
+    full = [Path(path) for path in native.object_paths(machine, basic=False)]
+    basic = [Path(path) for path in native.object_paths(machine, basic=True)]
+    assert {path.parent.name for path in full + basic} == {folder}
+    assert {"http1_client.bpf.o", "http1_server.bpf.o"} <= {path.name for path in full}
+    assert [path.name.replace(".bpf.o", ".basic.bpf.o") for path in full] == [path.name for path in basic]
+
+
+def test_every_combination_of_machine_and_kind_is_an_object_of_its_own() -> None:
+    """Equal ones would mean that a flag in setup.py has no effect."""
+    contents = [
+        Path(path).read_bytes()
+        for machine in ("x86_64", "aarch64")
+        for basic in (False, True)
+        for path in native.object_paths(machine, basic=basic)
+        if Path(path).name.startswith("http1_client.")
+    ]
+    assert {content[:4] for content in contents} == {b"\x7fELF"}
+    assert {int.from_bytes(content[18:20], "little") for content in contents} == {247}  # EM_BPF
+    assert len(contents) == len(set(contents)) == 4
 
 
 def test_a_machine_without_objects_is_named() -> None:
     with pytest.raises(CoreUnavailable, match="not for riscv64"):
-        native.object_paths("riscv64")
+        native.object_paths("riscv64", basic=False)
 
 
 def test_an_installation_without_objects_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(native.resources, "files", lambda package: tmp_path)
     for _ in range(2):
         with pytest.raises(CoreUnavailable, match="for x86_64 are missing from this installation"):
-            native.object_paths("x86_64")
+            native.object_paths("x86_64", basic=False)
         (tmp_path / "objects" / "x86_64").mkdir(parents=True, exist_ok=True)
 
 

@@ -175,6 +175,17 @@ struct bpf_program *core_find_program(struct core *core, const char *name)
 	return NULL;
 }
 
+/* For as long as the core is open; detaching a raw tracepoint costs nothing. */
+static int watch_execs(struct core *core, struct core_error *error)
+{
+	struct bpf_program *program = core_find_program(core, "process_exec");
+
+	core->exec_watch = program ? bpf_program__attach(program) : NULL;
+	return core->exec_watch ? 0
+				: core_fail(error, program ? errno : ENOENT, "watching for execve(2): %s",
+					    strerror(program ? errno : ENOENT));
+}
+
 struct core *core_open(const char *const *object_paths, uint32_t objects, const struct core_options *options,
 		       struct core_error *error)
 {
@@ -192,6 +203,8 @@ struct core *core_open(const char *const *object_paths, uint32_t objects, const 
 	for (uint32_t i = 0; i < objects && !failed; i++)
 		failed = load_object(core, object_paths[i], options, error);
 	if (!failed)
+		failed = watch_execs(core, error);
+	if (!failed)
 		failed = core_open_ring(core, error);
 	current_error = NULL;
 	if (failed) {
@@ -206,6 +219,7 @@ void core_close(struct core *core)
 	if (!core)
 		return;
 	core_close_ring(core);
+	bpf_link__destroy(core->exec_watch);
 	while (core->objects)
 		bpf_object__close(core->object[--core->objects]);
 	free(core);

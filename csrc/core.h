@@ -34,6 +34,12 @@ int core_add_context_type(struct core *core, uint32_t incarnation, uint64_t type
 /* Removes every entry of the process from every map; how many requests were under way. */
 int core_forget(struct core *core, uint32_t incarnation);
 
+/* The process is in the slot until core_unwatch: an execve of it takes the slot's target back. */
+int core_watch(struct core *core, uint32_t pid, uint32_t slot, struct core_error *error);
+void core_unwatch(struct core *core, uint32_t pid);
+/* Whether the slot has no target (any more). */
+int core_is_vacant(struct core *core, uint32_t slot);
+
 /* A link on all offsets of the file, for one process: its descriptor. Closing it detaches. */
 int core_attach(struct core *core, const char *program, const char *path, uint32_t pid,
 		const uint64_t *offsets, const uint64_t *cookies, uint32_t sites, struct core_error *error);

@@ -20,6 +20,7 @@ enum { ATTACH_TYPE_UPROBE_MULTI = 48 };
 struct core {
 	struct bpf_object *object[MAX_OBJECTS];
 	uint32_t objects;
+	struct bpf_link *exec_watch;
 	struct ring_buffer *ring;
 	struct span_record *buffer; /* of the drain under way */
 	uint32_t capacity, drained;

@@ -33,6 +33,25 @@ int core_set_target(struct core *core, uint32_t slot, const struct target *targe
 		      : 0;
 }
 
+int core_watch(struct core *core, uint32_t pid, uint32_t slot, struct core_error *error)
+{
+	int failed = bpf_map_update_elem(core_find_map(core, "watched"), &pid, &slot, BPF_ANY);
+
+	return failed ? core_fail(error, failed, "watching process %u: %s", pid, strerror(-failed)) : 0;
+}
+
+void core_unwatch(struct core *core, uint32_t pid)
+{
+	bpf_map_delete_elem(core_find_map(core, "watched"), &pid);
+}
+
+int core_is_vacant(struct core *core, uint32_t slot)
+{
+	struct target target;
+
+	return !bpf_map_lookup_elem(core_find_map(core, "targets"), &slot, &target) && !target.incarnation;
+}
+
 int core_add_context_type(struct core *core, uint32_t incarnation, uint64_t type, uint32_t offset,
 			  struct core_error *error)
 {

@@ -109,6 +109,23 @@ class Core:
                 if lib.core_add_context_type(self._open_core(), incarnation, address, offset, error):
                     self._raise("describing the process's context types", error)
 
+    def watch(self, pid: int, slot: int) -> None:
+        """Retires the slot's target as soon as the process calls execve(2). Raises KernelError."""
+        error = ffi.new("struct core_error *")
+        with self._lock:
+            if lib.core_watch(self._open_core(), pid, slot, error):
+                self._raise("watching the process", error)
+
+    def unwatch(self, pid: int) -> None:
+        """Ends that."""
+        with self._lock:
+            lib.core_unwatch(self._open_core(), pid)
+
+    def is_vacant(self, slot: int) -> bool:
+        """Whether the slot has no target, or none any more."""
+        with self._lock:
+            return bool(lib.core_is_vacant(self._open_core(), slot))
+
     def forget(self, incarnation: int) -> int:
         """Removes a process from all maps; how many requests were under way."""
         with self._lock:

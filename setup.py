@@ -24,7 +24,6 @@ CLANG_FLAGS = [
     "-target",
     "bpf",
     "-mcpu=v3",
-    "-D__TARGET_ARCH_x86",
     "-Wall",
     "-Wextra",
     "-Wno-unused-parameter",
@@ -32,26 +31,37 @@ CLANG_FLAGS = [
     "-Werror",
 ]
 
+#: The folder of an architecture's objects, and the flag that says which registers it has.
+ARCHITECTURES = {"x86_64": "-D__TARGET_ARCH_x86", "arm64": "-D__TARGET_ARCH_arm64"}
+#: Two objects from each source: the basic one is for kernels without bpf_loop, cookies and sleep.
+VARIANTS = {".bpf.o": (), ".basic.bpf.o": ("-DPYTRACEPROP_BASIC",)}
+
 
 def compile_objects(into: Path) -> None:
-    """Compiles each bpf/*.bpf.c that is newer than its object. Raises SystemExit with what to do."""
+    """Compiles each bpf/*.bpf.c that is newer than its objects. Raises SystemExit with what to do."""
     clang = os.environ.get("CLANG", "clang")
     if shutil.which(clang) is None:
         raise SystemExit("clang is needed to compile bpf/*.bpf.c: install it (Debian: apt-get install clang)")
-    headers = [*ROOT.glob("bpf/*.h")]
-    into.mkdir(parents=True, exist_ok=True)
+    shared = [*ROOT.glob("bpf/*.h"), ROOT / "setup.py"]
     for source in sorted(ROOT.glob("bpf/*.bpf.c")):
-        target = into / source.name.replace(".bpf.c", ".bpf.o")
-        newest = max(path.stat().st_mtime for path in (source, *headers))
-        if target.exists() and target.stat().st_mtime > newest:
-            continue
-        print(f"clang {source.relative_to(ROOT)}", file=sys.stderr)
-        unstripped = target.with_suffix(".tmp")
-        subprocess.run([clang, *CLANG_FLAGS, "-c", str(source), "-o", str(unstripped)], check=True)
-        strip = shutil.which("llvm-strip")
-        if strip:  # DWARF is not needed, BTF stays
-            subprocess.run([strip, "-g", str(unstripped)], check=True)
-        unstripped.replace(target)
+        newest = max(path.stat().st_mtime for path in (source, *shared))
+        for architecture, registers in ARCHITECTURES.items():
+            (into / architecture).mkdir(parents=True, exist_ok=True)
+            for suffix, flags in VARIANTS.items():
+                target = into / architecture / source.name.replace(".bpf.c", suffix)
+                if not target.exists() or target.stat().st_mtime <= newest:
+                    compile_object([clang, *CLANG_FLAGS, registers, *flags], source, target)
+
+
+def compile_object(command: list[str], source: Path, target: Path) -> None:
+    """Compiles one object and leaves only BTF of its debugging information."""
+    print(f"clang {source.relative_to(ROOT)} > {target.name}", file=sys.stderr)
+    unstripped = target.with_suffix(".tmp")
+    subprocess.run([*command, "-c", str(source), "-o", str(unstripped)], check=True)
+    strip = shutil.which("llvm-strip")
+    if strip:  # DWARF is not needed, BTF stays
+        subprocess.run([strip, "-g", str(unstripped)], check=True)
+    unstripped.replace(target)
 
 
 class BuildPy(build_py):

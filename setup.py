@@ -30,7 +30,7 @@ NEEDED = (
 #: Each folder of objects, and what names its machine (as libbpf's bpf_tracing.h wants it).
 MACHINES = {"x86_64": ["-D__TARGET_ARCH_x86"], "arm64": ["-D__TARGET_ARCH_arm64"]}
 
-#: Each kind of object, by the end of its name. The basic ones use nothing that Linux 5.10 lacks.
+#: Each kind of object, by the end of its name. The basic ones do without what Linux 5.10 lacks.
 VARIANTS: dict[str, list[str]] = {".bpf.o": [], ".basic.bpf.o": ["-DPYTRACEPROP_BASIC"]}
 
 CLANG_FLAGS = [

@@ -13,8 +13,8 @@ enum {
 };
 
 /*
- * Which instruction a probe sits on. A link's cookie is incarnation << 32 | slot << 8 | site; of a link
- * that all processes of a file share, just the site. Where there are no cookies, each site has a
+ * Which instruction a probe sits on. A link's cookie is incarnation << 32 | slot << 8 | site; of links
+ * that the processes of a file share, link << 32 | site. Where there are no cookies, each site has a
  * program, whose name is the site's in lower case.
  */
 enum site {
@@ -81,7 +81,6 @@ struct counters {
 struct target {
 	uint32_t incarnation; /* never reused; part of every key */
 	uint32_t inject;      /* whether this process's memory may be written */
-	uint32_t tgid;	      /* as the tracer's pid namespace numbers it */
 	/* Addresses of runtime type descriptors, as found in an itab's second word. */
 	uint64_t type_response;		   /* *net/http.response */
 	uint64_t type_bufio_writer;	   /* *bufio.Writer */
@@ -140,6 +139,13 @@ struct span_record {
 	char path[KEEP_PATH];
 	char host[KEEP_HOST];
 	char route[KEEP_ROUTE];
+};
+
+/* A process in the map watched, whose keys are tgids as the tracer's pid namespace numbers them. */
+struct watched_process {
+	uint32_t slot;
+	uint32_t link;	/* whose hits are this process's, where links are shared; else 0 */
+	uint64_t start; /* task_struct.start_boottime, from the first hit on; 0 before */
 };
 
 /* Keys of the maps that Python fills. */

@@ -59,28 +59,31 @@ const volatile bool any_process = false;
 /* False where this is no traced process, or no longer (a detach is under way): then touch nothing. */
 static __always_inline bool look_around(struct pt_regs *regs, struct here *here, uint64_t cookie)
 {
-	uint32_t slot = (cookie >> 8) & 0xffff, incarnation = cookie >> 32;
-	bool same = true;
+	uint32_t slot = (cookie >> 8) & 0xffff, owner = cookie >> 32;
+	bool stale;
 
 	if (any_process) {
 		struct task_struct *leader = current_leader();
 		uint32_t tgid = visible_tgid_of(leader);
 		uint64_t start = BPF_CORE_READ(leader, start_boottime);
-		struct process_entry *process = bpf_map_lookup_elem(&processes, &tgid);
+		struct watched_process *process = bpf_map_lookup_elem(&watched, &tgid);
 
-		if (!process)
+		if (!process || process->link != owner) /* the latter: of this file by another path */
 			return false;
 		if (!process->start)
 			process->start = start;
-		same = process->start == start; /* else the tgid is another process's now */
 		slot = process->slot;
-		incarnation = process->incarnation;
+		stale = process->start != start; /* the tgid is another process's now */
 	}
 	here->target = bpf_map_lookup_elem(&targets, &slot);
 	here->counters = bpf_map_lookup_elem(&counts, &slot);
 	if (!here->target || !here->counters)
 		return false;
-	if (!same || here->target->incarnation != incarnation) {
+	if (any_process)
+		stale |= !here->target->incarnation;
+	else
+		stale = here->target->incarnation != owner;
+	if (stale) {
 		count(here, COUNT_STALE_SITE);
 		return false;
 	}

@@ -84,18 +84,13 @@ struct {
 	__type(value, uint32_t);
 } context_types SEC(".maps");
 
-/* Processes by their tgid as the tracer numbers it (pidns.bpf.h). */
-struct process_entry {
-	uint32_t incarnation, slot;
-	uint64_t start; /* task_struct.start_boottime, from the first hit on */
-};
-
+/* The attached processes by their tgid as the tracer numbers it (pidns.bpf.h). */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_TARGETS);
 	__type(key, uint32_t);
-	__type(value, struct process_entry);
-} processes SEC(".maps");
+	__type(value, struct watched_process);
+} watched SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -8,7 +8,7 @@ from pathlib import Path
 from cffi import FFI
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ["core.c", "ring.c", "targets.c", "traceparent.c"]
+SOURCES = ["core.c", "links.c", "ring.c", "targets.c", "traceparent.c"]
 
 ffibuilder = FFI()
 ffibuilder.cdef((ROOT / "bpf/records.h").read_text() + (ROOT / "csrc/core.h").read_text())

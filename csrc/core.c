@@ -117,8 +117,7 @@ static int share_maps(struct core *core, struct bpf_object *object, const struct
 	return 0;
 }
 
-/* Objects may also hold programs of other kinds, such as tracepoints. */
-static bool is_uprobe(const struct bpf_program *program)
+bool core_is_uprobe(const struct bpf_program *program)
 {
 	return !strncmp(bpf_program__section_name(program), "uprobe", strlen("uprobe"));
 }
@@ -129,16 +128,19 @@ static int load_object(struct core *core, const char *path, const struct core_op
 	struct bpf_object *object = bpf_object__open_file(path, NULL);
 	struct bpf_program *program;
 	bool write_user = options->write_user;
+	bool multi = core->attach_mode <= ATTACH_MULTI_UNFILTERED;
+	bool any_process = core->attach_mode == ATTACH_MULTI_UNFILTERED;
 	uint32_t pid_namespace = own_pid_namespace();
 	int failed;
 
 	if (!object)
 		return core_fail(error, errno, "opening %s: %s", path, strerror(errno));
 	set_constant(object, "write_user", &write_user, sizeof(write_user));
+	set_constant(object, "any_process", &any_process, sizeof(any_process));
 	set_constant(object, "tracer_pidns", &pid_namespace, sizeof(pid_namespace));
 	bpf_object__for_each_program(program, object)
 	{
-		if (is_uprobe(program))
+		if (multi && core_is_uprobe(program))
 			bpf_program__set_expected_attach_type(program,
 							      (enum bpf_attach_type)ATTACH_TYPE_UPROBE_MULTI);
 	}
@@ -175,6 +177,17 @@ struct bpf_program *core_find_program(struct core *core, const char *name)
 	return NULL;
 }
 
+/* For as long as the core is open; detaching a raw tracepoint costs nothing. */
+static int watch_execs(struct core *core, struct core_error *error)
+{
+	struct bpf_program *program = core_find_program(core, "process_exec");
+
+	core->exec_watch = program ? bpf_program__attach(program) : NULL;
+	return core->exec_watch ? 0
+				: core_fail(error, program ? errno : ENOENT, "watching for execve(2): %s",
+					    strerror(program ? errno : ENOENT));
+}
+
 struct core *core_open(const char *const *object_paths, uint32_t objects, const struct core_options *options,
 		       struct core_error *error)
 {
@@ -188,9 +201,12 @@ struct core *core_open(const char *const *object_paths, uint32_t objects, const 
 		free(core);
 		return NULL;
 	}
+	core->attach_mode = options->attach_mode;
 	current_error = error;
 	for (uint32_t i = 0; i < objects && !failed; i++)
 		failed = load_object(core, object_paths[i], options, error);
+	if (!failed)
+		failed = watch_execs(core, error);
 	if (!failed)
 		failed = core_open_ring(core, error);
 	current_error = NULL;
@@ -206,6 +222,7 @@ void core_close(struct core *core)
 	if (!core)
 		return;
 	core_close_ring(core);
+	bpf_link__destroy(core->exec_watch);
 	while (core->objects)
 		bpf_object__close(core->object[--core->objects]);
 	free(core);

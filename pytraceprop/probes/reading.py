@@ -35,6 +35,7 @@ def read_plan(path: str | os.PathLike[str], display: str | None = None) -> Plan:
         fields, protocol, context_types = http1.read(executable)
         plan = Plan(
             path=image.path,
+            identity=key,
             build_id=build_id,
             go=executable.build.go,
             module=executable.build.main_module,

@@ -69,10 +69,17 @@ class Reader(threading.Thread):
         return self.spans + self._subscription.read()
 
 
-def run(programs: Programs, requests: int, concurrency: int = 16, *, propagation: str = "auto") -> Run:
+def run(
+    programs: Programs,
+    requests: int,
+    concurrency: int = 16,
+    *,
+    propagation: str = "auto",
+    attach_mode: str | None = None,
+) -> Run:
     """Starts the chain, attaches to it, drives it, judges."""
     with tempfile.TemporaryDirectory() as name, Chain(programs, Path(name)) as chain:
-        with pytraceprop.Tracer(propagation=propagation) as tracer:
+        with pytraceprop.Tracer(propagation=propagation, attach_mode=attach_mode) as tracer:
             attachments = {service: tracer.attach(pid) for service, pid in chain.pids.items()}
             propagated = any(a.propagation["http/1.1"].method for a in attachments.values())
             reader = Reader(tracer)

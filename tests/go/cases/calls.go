@@ -22,7 +22,7 @@ type caller struct {
 func newCaller() *caller { return &caller{} }
 
 func (c *caller) serve(w http.ResponseWriter, r *http.Request) {
-	kind := r.PathValue("kind")
+	kind := callKind(r)
 	ctx := r.Context()
 	switch kind {
 	case "plain":

@@ -69,7 +69,7 @@ func main() {
 	log.SetFlags(0)
 	mux := newMux()
 	calls := newCaller()
-	mux.HandleFunc("/call/{kind}", calls.serve)
+	mux.HandleFunc(callRoute, calls.serve)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		log.Fatal(err)

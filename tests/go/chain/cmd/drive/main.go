@@ -89,7 +89,7 @@ func drive(
 	records := make(chan Record, concurrency)
 	var workers sync.WaitGroup
 	started := time.Now()
-	for range concurrency {
+	for i := 0; i < concurrency; i++ {
 		workers.Add(1)
 		go func() {
 			defer workers.Done()

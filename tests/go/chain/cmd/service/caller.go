@@ -58,8 +58,8 @@ func newCaller(service, next, ca string) (*caller, error) {
 	http.DefaultTransport = transport
 
 	c := &caller{service: service, next: target, jobs: make(chan job)}
-	c.proxy = &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }}
-	for range 16 {
+	c.proxy = newProxy(target)
+	for i := 0; i < 16; i++ {
 		go c.inWorker()
 	}
 	return c, nil
@@ -126,8 +126,7 @@ func (c *caller) callElsewhere(r *http.Request, item work.Item, body []byte) (*h
 	// returned, so the context is not cancelled here: it ends with the request's.
 	type key struct{}
 	ctx := context.WithValue(r.Context(), key{}, item.ID)
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	context.AfterFunc(r.Context(), cancel)
+	ctx, _ = context.WithTimeout(ctx, time.Minute)
 
 	result := make(chan outcome, 1)
 	makeCall := func() {

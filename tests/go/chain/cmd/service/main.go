@@ -11,7 +11,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -112,7 +111,10 @@ func run(ctx context.Context, opts options) error {
 	// Requests in flight are finished first, then the witness is complete.
 	deadline, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	return errors.Join(server.Shutdown(deadline), notes.Close())
+	if err := server.Shutdown(deadline); err != nil {
+		return err
+	}
+	return notes.Close()
 }
 
 // answerMyself is what the last service does. ServeContent does the work for HEAD and Range.

@@ -12,10 +12,6 @@ import (
 	"strconv"
 )
 
-// Route is the pattern under which every service handles its requests. The id, mode and kind
-// travel in the path because http.Get cannot set headers.
-const Route = "/work/{id}/{mode}/{kind}"
-
 // Modes say how a service makes its outgoing call.
 var Modes = []string{
 	"context",   // with the context of the request being served
@@ -50,11 +46,12 @@ func ForID(id int) Item {
 
 // FromRequest reads the item out of the path of a request that matched Route.
 func FromRequest(r *http.Request) (Item, error) {
-	id, err := strconv.Atoi(r.PathValue("id"))
+	number, mode, kind := pathValues(r)
+	id, err := strconv.Atoi(number)
 	if err != nil || id < 0 {
-		return Item{}, fmt.Errorf("not an id: %q", r.PathValue("id"))
+		return Item{}, fmt.Errorf("not an id: %q", number)
 	}
-	item := Item{ID: id, Mode: r.PathValue("mode"), Kind: r.PathValue("kind")}
+	item := Item{ID: id, Mode: mode, Kind: kind}
 	if !contains(Modes, item.Mode) || !contains(Kinds, item.Kind) {
 		return Item{}, fmt.Errorf("unknown mode or kind: %s", r.URL.Path)
 	}

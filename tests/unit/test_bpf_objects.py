@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from pytraceprop import native
+from pytraceprop import bpf_objects
+from pytraceprop.bpf_objects import object_paths
 from pytraceprop.errors import CoreUnavailable
+from pytraceprop.native import explain_import_error
 
 
 @pytest.mark.parametrize(("machine", "folder"), [("x86_64", "x86_64"), ("aarch64", "arm64")])
 def test_each_machine_has_its_own_objects_full_and_basic(machine: str, folder: str) -> None:
-    full = [Path(path) for path in native.object_paths(machine, basic=False)]
-    basic = [Path(path) for path in native.object_paths(machine, basic=True)]
+    full = [Path(path) for path in object_paths(machine, basic=False)]
+    basic = [Path(path) for path in object_paths(machine, basic=True)]
     assert {path.parent.name for path in full + basic} == {folder}
     assert {"http1_client.bpf.o", "http1_server.bpf.o"} <= {path.name for path in full}
     assert [path.name.replace(".bpf.o", ".basic.bpf.o") for path in full] == [path.name for path in basic]
@@ -25,7 +27,7 @@ def test_every_combination_of_machine_and_kind_is_an_object_of_its_own() -> None
         Path(path).read_bytes()
         for machine in ("x86_64", "aarch64")
         for basic in (False, True)
-        for path in native.object_paths(machine, basic=basic)
+        for path in object_paths(machine, basic=basic)
         if Path(path).name.startswith("http1_client.")
     ]
     assert {content[:4] for content in contents} == {b"\x7fELF"}
@@ -35,14 +37,14 @@ def test_every_combination_of_machine_and_kind_is_an_object_of_its_own() -> None
 
 def test_a_machine_without_objects_is_named() -> None:
     with pytest.raises(CoreUnavailable, match="not for riscv64"):
-        native.object_paths("riscv64", basic=False)
+        object_paths("riscv64", basic=False)
 
 
 def test_an_installation_without_objects_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(native.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(bpf_objects.resources, "files", lambda package: tmp_path)
     for _ in range(2):
         with pytest.raises(CoreUnavailable, match="for x86_64 are missing from this installation"):
-            native.object_paths("x86_64", basic=False)
+            object_paths("x86_64", basic=False)
         (tmp_path / "objects" / "x86_64").mkdir(parents=True, exist_ok=True)
 
 
@@ -56,7 +58,7 @@ def test_an_installation_without_objects_says_so(monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_a_core_that_cannot_be_imported_is_explained(error: ImportError, advice: str) -> None:
-    reason = native.explain_import_error(error)
+    reason = explain_import_error(error)
     assert reason.startswith(str(error))
     assert advice in reason
     assert ("libbpf1" in reason) == ("libbpf.so" in str(error))

@@ -30,6 +30,7 @@ _LAST_SPANS_SECONDS = 5.0
 class Run:
     """What a traced run gave. `stats` and `propagation` are by service."""
 
+    attach_mode: str
     summary: dict[str, Any]
     verdict: Verdict
     stats: dict[str, dict[str, int]]
@@ -95,13 +96,14 @@ def run(
                 for service, a in attachments.items()
             }
             lockdown = tracer.lockdown.as_dict()
+            mode = tracer.core.attach_mode
         chain.stop()  # flushes what the services witnessed
         traced = with_services((span.as_dict() for span in spans), chain.pids)
         major, minor = attachments["front"].go.split(".")[:2]
         route = ROUTE if (int(major), int(minor)) >= (1, 23) else ""  # Request.Pattern
         verdict = judge(driven.records, chain.witness(), traced, propagated=propagated, route=route)
         errors = chain.errors()
-    return Run(driven.summary, verdict, stats, found, lockdown, tracer_stats, errors)
+    return Run(mode, driven.summary, verdict, stats, found, lockdown, tracer_stats, errors)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -120,6 +120,11 @@ class BdistWheel(bdist_wheel):
             self.py_limited_api = OLDEST_PYTHON
         super().finalize_options()
 
+    def run(self) -> None:
+        # Modules that are gone from the tree would still be there from an earlier build.
+        shutil.rmtree(self.get_finalized_command("build").build_lib, ignore_errors=True)
+        super().run()
+
 
 setup(
     cffi_modules=["csrc/build_core.py:ffibuilder"],

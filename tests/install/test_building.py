@@ -114,10 +114,10 @@ def test_the_sdist_holds_what_building_needs_and_what_people_read(distributions:
     )
 
 
-def pip_wheel(distributions: Distributions, out: Path, *prefix: str, **environment: str) -> tuple[int, str]:
-    """`pip wheel` of the sdist: the exit status, and what a person sees."""
+def pip_wheel(sources: Path, out: Path, *prefix: str, **environment: str) -> tuple[int, str]:
+    """`pip wheel` of a folder or an sdist: the exit status, and what a person sees."""
     options = ["--disable-pip-version-check", "--no-build-isolation", "--no-deps", "--wheel-dir", out]
-    command = [*prefix, sys.executable, "-m", "pip", "wheel", *options, distributions.sdist]
+    command = [*prefix, sys.executable, "-m", "pip", "wheel", *options, sources]
     answer = run(*command, cwd=out, env={**os.environ, **environment})
     return answer.returncode, answer.stdout + answer.stderr
 
@@ -136,7 +136,7 @@ def folder_of_programs(folder: Path, *names: str) -> str:
 def test_building_without_a_compiler_says_what_to_install(
     there: tuple[str, ...], missing: str, distributions: Distributions, tmp_path: Path
 ) -> None:
-    status, said = pip_wheel(distributions, tmp_path, PATH=folder_of_programs(tmp_path / "bin", *there))
+    status, said = pip_wheel(distributions.sdist, tmp_path, PATH=folder_of_programs(tmp_path / "bin", *there))
     assert status == 1
     assert missing in said
     assert PACKAGES in said
@@ -151,13 +151,30 @@ def test_building_without_the_headers_of_libbpf_says_what_to_install(
     empty = tmp_path / "empty"
     empty.mkdir()
     script = f'mount --bind {empty} /usr/include/bpf && exec "$@"'  # where libbpf-dev puts them
-    status, said = pip_wheel(distributions, tmp_path, "unshare", "--mount", "sh", "-c", script, "sh")
+    status, said = pip_wheel(distributions.sdist, tmp_path, "unshare", "--mount", "sh", "-c", script, "sh")
     assert status == 1
     assert "clang cannot compile for BPF" in said
     assert PACKAGES in said
 
 
-# In place
+# In a tree
+
+
+def test_a_wheel_from_a_tree_is_the_same_and_holds_nothing_of_an_earlier_build(
+    distributions: Distributions, tmp_path: Path
+) -> None:
+    sources = tmp_path / "sources"
+    shutil.copytree(distributions.sources, sources)
+    removed = sources / "pytraceprop" / "removed.py"
+    removed.write_text("")
+    assert pip_wheel(sources, tmp_path)[0] == 0
+    wheel = tmp_path / distributions.wheel.name
+    assert "pytraceprop/removed.py" in content(wheel)
+
+    removed.unlink()
+    assert pip_wheel(sources, tmp_path)[0] == 0
+    assert content(wheel) == content(distributions.wheel)
+    assert not (sources / "pytraceprop" / "objects").exists()
 
 
 def build_in_place(sources: Path) -> list[str]:
@@ -187,7 +204,7 @@ def test_objects_are_compiled_again_only_when_a_source_is_newer(
     assert build_in_place(sources) == []
 
     changed = sources / "bpf" / "http1_server.bpf.c"
-    later = (folder / every[-1]).stat().st_mtime + 1
+    later = max((folder / name).stat().st_mtime for name in every) + 1
     os.utime(changed, (later, later))
     assert build_in_place(sources) == [name for name in every if "/http1_server." in name]
 

@@ -6,16 +6,14 @@
 #ifndef PYTRACEPROP_PARENT_BPF_H
 #define PYTRACEPROP_PARENT_BPF_H
 
-enum { MAX_HOPS = 128 };
-
 struct context_walk {
 	const struct target *target;
 	struct go_iface context;
 	uint64_t goid, serial;
-	bool unreadable;
+	bool ended, unreadable;
 };
 
-static long next_context(uint32_t index, void *data)
+static __noinline long next_context(uint32_t index, void *data)
 {
 	struct context_walk *walk = data;
 	struct address_key key = {.incarnation = walk->target->incarnation, .address = walk->context.data};
@@ -23,6 +21,7 @@ static long next_context(uint32_t index, void *data)
 	struct request_ref *ref;
 	uint32_t *offset;
 
+	walk->ended = true;
 	if (!walk->context.itab || !walk->context.data)
 		return 1;
 	ref = bpf_map_lookup_elem(&contexts, &key);
@@ -44,6 +43,7 @@ static long next_context(uint32_t index, void *data)
 		bpf_map_update_elem(&context_types, &type, offset, BPF_ANY);
 	}
 	walk->context = read_iface(walk->context.data + *offset);
+	walk->ended = false;
 	return 0;
 }
 
@@ -77,9 +77,12 @@ static __noinline int find_parent(const struct here *here, struct request_state 
 	walk.target = here->target;
 	walk.goid = 0;
 	walk.serial = 0;
+	walk.ended = false;
 	walk.unreadable = false;
 	walk.context = *context;
-	bpf_loop(MAX_HOPS, next_context, &walk, 0);
+	repeat(MAX_HOPS, next_context, &walk);
+	if (!walk.ended)
+		count(here, COUNT_PARENT_TOO_FAR);
 	if (walk.unreadable)
 		count(here, COUNT_MEMORY_UNREADABLE);
 	if (walk.goid) {

@@ -12,7 +12,11 @@ enum {
 	FIELD_ABSENT = 65535, /* an offset that this program's types do not have */
 };
 
-/* Which instruction a probe sits on. A link's cookie is incarnation << 32 | slot << 8 | site. */
+/*
+ * Which instruction a probe sits on. A link's cookie is incarnation << 32 | slot << 8 | site; of links
+ * that the processes of a file share, link << 32 | site. Where there are no cookies, each site has a
+ * program, whose name is the site's in lower case.
+ */
 enum site {
 	SITE_HTTP1_SERVER_START = 1,
 	SITE_HTTP1_SERVER_END = 2,
@@ -49,6 +53,7 @@ enum counter {
 	COUNT_INCOMING_UNREADABLE,
 	COUNT_PARENT_BY_CONTEXT,
 	COUNT_PARENT_BY_GOROUTINE,
+	COUNT_PARENT_TOO_FAR,
 	COUNT_NEW_TRACE,
 	COUNT_NOT_INJECTED_OFF,
 	COUNT_NOT_INJECTED_NO_ROOM,
@@ -134,6 +139,13 @@ struct span_record {
 	char path[KEEP_PATH];
 	char host[KEEP_HOST];
 	char route[KEEP_ROUTE];
+};
+
+/* A process in the map watched, whose keys are tgids as the tracer's pid namespace numbers them. */
+struct watched_process {
+	uint32_t slot;
+	uint32_t link;	/* whose hits are this process's, where links are shared; else 0 */
+	uint64_t start; /* task_struct.start_boottime, from the first hit on; 0 before */
 };
 
 /* Keys of the maps that Python fills. */

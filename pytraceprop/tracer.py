@@ -11,7 +11,9 @@ import warnings
 import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
 
+from pytraceprop.attach_mode import choose_attach_mode
 from pytraceprop.attachment import Attachment
+from pytraceprop.environment import Environment
 from pytraceprop.errors import KernelError, PrivilegeError, ProcessGone, TracerClosed
 from pytraceprop.links import close_links
 from pytraceprop.lockdown import LockdownStatus
@@ -41,6 +43,8 @@ class Tracer:
         ring_bytes: int = 8 << 20,
         drain_interval: float = 0.01,
         lockdown: LockdownStatus | None = None,
+        environment: Environment | None = None,
+        attach_mode: str | None = None,
     ) -> None:
         """Loads the BPF programs; nothing is traced yet.
 
@@ -51,6 +55,8 @@ class Tracer:
         ring_bytes: bytes of the ring buffer, a power of two of at least 4096.
         drain_interval: seconds between looks into the ring buffer.
         lockdown: what the kernel allows, instead of finding it out; for tests.
+        environment: what the kernel has, instead of finding it out; for tests.
+        attach_mode: one of ATTACH_MODES, instead of the best that the kernel has; for tests.
 
         Raises CoreUnavailable, PrivilegeError, FeatureMissing, KernelError, or ValueError.
         """
@@ -62,7 +68,10 @@ class Tracer:
         self.lockdown = LockdownStatus.detect() if lockdown is None else lockdown
         self.propagation: Propagation = choose(propagation, self.lockdown)
         self.core = Core(
-            max_requests=max_requests, ring_bytes=ring_bytes, write_user=self.propagation.method is not None
+            max_requests=max_requests,
+            ring_bytes=ring_bytes,
+            write_user=self.propagation.method is not None,
+            attach_mode=attach_mode or choose_attach_mode(environment or Environment.detect()),
         )
         try:
             self._timer = self.core.open_timer(max(1, round(drain_interval * 1000)))

@@ -34,7 +34,7 @@ def tracing_state(environment: Environment) -> Answer:
     Loading proves nothing about attaching, so what is known of that still counts.
     """
     try:
-        Tracer(lockdown=environment.lockdown).close()
+        Tracer(environment=environment).close()
     except TracepropError as error:
         expected = environment.tracing
         return expected if expected.value is False else Answer(False, str(error), "")

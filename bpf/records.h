@@ -149,7 +149,11 @@ struct watched_process {
 	uint64_t start; /* task_struct.start_boottime, from the first hit on; 0 before */
 };
 
-/* Keys of the maps that Python fills. */
+/*
+ * Keys of the map that Python fills. The value says where a value of the type keeps its parent: the low
+ * half is an offset, in the value itself if the high half is 0, else behind the pointer that is in the
+ * value at (high half - 1).
+ */
 struct context_type_key {
 	uint32_t incarnation, unused;
 	uint64_t type;

@@ -31,6 +31,8 @@ enum site {
 
 enum span_kind { SPAN_SERVER = 1, SPAN_CLIENT = 2 };
 
+enum protocol { PROTOCOL_HTTP1 = 0, PROTOCOL_HTTP2 = 1, PROTOCOL_GRPC = 2 };
+
 /* What became of the outgoing header of a client span. */
 enum header_outcome {
 	HEADER_NONE = 0,
@@ -140,6 +142,7 @@ struct span_record {
 	char path[KEEP_PATH];
 	char host[KEEP_HOST];
 	char route[KEEP_ROUTE];
+	uint8_t protocol;
 };
 
 /* A process in the map watched, whose keys are tgids as the tracer's pid namespace numbers them. */

@@ -45,7 +45,8 @@ class Core:
         Raises CoreUnavailable, PrivilegeError, KernelError, or ValueError for no such mode.
         """
         _require_core()
-        mode = ATTACH_MODES.index(attach_mode)
+        if attach_mode not in ATTACH_MODES:
+            raise ValueError(f"attach_mode must be one of {', '.join(ATTACH_MODES)}, not {attach_mode!r}")
         self.attach_mode = attach_mode
         self._lock = threading.RLock()
         self._core: Any = None
@@ -55,7 +56,7 @@ class Core:
         paths = _object_paths(basic=uses_basic_programs(attach_mode))
         strings = [ffi.new("char[]", os.fsencode(path)) for path in paths]
         options = {
-            "attach_mode": mode,
+            "attach_mode": ATTACH_MODES.index(attach_mode),
             "max_requests": max_requests,
             "ring_bytes": ring_bytes,
             "write_user": write_user,

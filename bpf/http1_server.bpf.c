@@ -46,7 +46,7 @@ static __noinline int end_request(const struct here *here, struct request_state 
 }
 
 /*
- * func (sh serverHandler) ServeHTTP(rw ResponseWriter, req *Request)
+ * func (sh serverHandler) ServeHTTP(rw ResponseWriter, req *Request), called by (*conn).serve
  * Registers 0 sh.srv, 1 and 2 rw, 3 req.
  */
 static __noinline int start_request(const struct here *here, struct pt_regs *regs)
@@ -132,6 +132,10 @@ static __always_inline int server_site(const struct here *here, struct pt_regs *
 
 	if (here->site == SITE_HTTP1_SERVER_START)
 		return start_request(here, regs);
+	if (here->site == SITE_HTTP2_SERVER) {
+		count(here, COUNT_HTTP2_SERVER_UNTRACED);
+		return 0;
+	}
 	server = find_request(here, &servers, here->goid);
 	if (!server)
 		return 0;
@@ -147,5 +151,6 @@ PROGRAM(http1_server, server_site)
 SITE_PROGRAM(http1_server_start, SITE_HTTP1_SERVER_START, server_site)
 SITE_PROGRAM(http1_server_end, SITE_HTTP1_SERVER_END, server_site)
 SITE_PROGRAM(http1_server_unwind, SITE_HTTP1_SERVER_UNWIND, server_site)
+SITE_PROGRAM(http2_server, SITE_HTTP2_SERVER, server_site)
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -26,6 +26,7 @@ enum site {
 	SITE_HTTP1_CLIENT_END = 6,
 	SITE_HTTP1_CLIENT_FAIL = 7,
 	SITE_HTTP2_CLIENT = 8,
+	SITE_HTTP2_SERVER = 9,
 };
 
 enum span_kind { SPAN_SERVER = 1, SPAN_CLIENT = 2 };

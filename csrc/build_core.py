@@ -18,5 +18,6 @@ ffibuilder.set_source(
     sources=[f"csrc/{name}" for name in SOURCES],
     include_dirs=["."],
     libraries=["bpf"],
-    extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra"],
+    # -g0: the debug information would name folders of the machine that built the wheel.
+    extra_compile_args=["-std=gnu11", "-O2", "-g0", "-Wall", "-Wextra"],
 )

@@ -114,8 +114,9 @@ class Attachment:
                 slot=self.slot,
                 sites=self._plan.sites,
             )
-            # What was read is true of the program that was there before its execve is watched.
-            if self.ended_as() or not self._process.runs(self._plan.identity):
+            # What was read is true of the program that was there before its execve was watched.
+            same = self._process.runs(self._plan.identity) and self._process.load_bias() == bias
+            if self.ended_as() or not same:
                 raise ProcessGone(self.pid)
         except KernelError as error:
             self.release("detached")

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 
 SONAME = "libbpf.so.1"  # by soname: bpf_prog_load of libbpf 0.x takes a file name first
 
+PROG_TYPE_SOCKET_FILTER = 1
 PROG_TYPE_KPROBE = 2  # uprobes too
 MAP_TYPE_ARRAY = 2
 MAP_TYPE_RINGBUF = 27
@@ -25,6 +26,7 @@ FLAG_SLEEPABLE = 1 << 4
 
 _MAP_CREATE, _MAP_LOOKUP_ELEM, _LINK_CREATE = 0, 1, 28
 _PERF_FLAG_FD_CLOEXEC = 1 << 3
+_PERF_TYPE_SOFTWARE, _PERF_COUNT_SW_DUMMY = 1, 9
 _PERF_ATTR_SIZE = 112  # PERF_ATTR_SIZE_VER5, Linux 4.1
 #: bpf(2) and perf_event_open(2) by machine, from the kernel's system call tables.
 _NUMBERS = {"x86_64": (321, 298), "aarch64": (280, 241)}
@@ -64,8 +66,10 @@ def open_library() -> ctypes.CDLL | None:
         return None
 
 
-def load_program(code: bytes, *, expected_attach_type: int = 0, flags: int = 0) -> int | None:
-    """Loads a GPL program of type kprobe: its descriptor or the negative errno; None without libbpf.
+def load_program(
+    code: bytes, *, kind: int = PROG_TYPE_KPROBE, expected_attach_type: int = 0, flags: int = 0
+) -> int | None:
+    """Loads a GPL program: its descriptor or the negative errno; None without libbpf.
 
     Before Linux 5.11 libbpf first raises this process's RLIMIT_MEMLOCK, as it does for a Tracer.
     """
@@ -83,7 +87,7 @@ def load_program(code: bytes, *, expected_attach_type: int = 0, flags: int = 0) 
     ]
     load.restype = ctypes.c_int
     options = _LoadOptions(ctypes.sizeof(_LoadOptions), 0, expected_attach_type, 0, flags)
-    return int(load(PROG_TYPE_KPROBE, b"probe", b"GPL", code, len(code) // 8, ctypes.byref(options)))
+    return int(load(kind, b"probe", b"GPL", code, len(code) // 8, ctypes.byref(options)))
 
 
 def _system_call(which: int, *arguments: object) -> int:
@@ -138,9 +142,18 @@ def link_uprobe(program: int, path: bytes, offset: int, pid: int) -> int:
 def open_uprobe_event(pmu: int, path: bytes, offset: int) -> int:
     """A perf event of the uprobe PMU, for this thread: its descriptor or the negative errno."""
     name = ctypes.create_string_buffer(path)
+    return _open_event(pmu, 0, ctypes.addressof(name), offset)  # attr.uprobe_path, attr.probe_offset
+
+
+def open_dummy_event() -> int:
+    """A perf event that counts nothing, for this thread: its descriptor or the negative errno."""
+    return _open_event(_PERF_TYPE_SOFTWARE, _PERF_COUNT_SW_DUMMY, 0, 0)
+
+
+def _open_event(kind: int, config: int, config1: int, config2: int) -> int:
     attributes = bytearray(_PERF_ATTR_SIZE)
-    struct.pack_into("<II", attributes, 0, pmu, _PERF_ATTR_SIZE)
-    struct.pack_into("<QQ", attributes, 56, ctypes.addressof(name), offset)  # uprobe_path, probe_offset
+    struct.pack_into("<IIQ", attributes, 0, kind, _PERF_ATTR_SIZE, config)
+    struct.pack_into("<QQ", attributes, 56, config1, config2)
     buffer = ctypes.create_string_buffer(bytes(attributes), _PERF_ATTR_SIZE)
     this_thread, any_cpu, no_group = ctypes.c_int(0), ctypes.c_int(-1), ctypes.c_int(-1)
     return _system_call(1, buffer, this_thread, any_cpu, no_group, ctypes.c_ulong(_PERF_FLAG_FD_CLOEXEC))

@@ -6,32 +6,41 @@ import errno
 import os
 import threading
 from collections.abc import Iterable, Mapping
-from importlib import resources
 from typing import Any
 
 from pytraceprop.attach_mode import ATTACH_MODES, uses_basic_programs
+from pytraceprop.bpf_objects import object_paths
 from pytraceprop.errors import CoreUnavailable, FeatureMissing, KernelError, PrivilegeError, TracerClosed
 from pytraceprop.links import close_links
 from pytraceprop.pages import touch_constants
 from pytraceprop.probes.plan import Site
 from pytraceprop.span import RECORD_SIZE
 
+
+def explain_import_error(error: ImportError) -> str:
+    """What is missing where the compiled core cannot be imported, and how to get it."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error}; install the wheel, or build it with `pip install .` (needs clang and libbpf-dev)"
+    if "libbpf" in str(error):  # the dynamic linker's words: no such file, or a version it does not have
+        return f"{error}; install libbpf 1.0 or later (Debian and Ubuntu: libbpf1, elsewhere: libbpf)"
+    return str(error)
+
+
 try:
     from pytraceprop._core import ffi, lib
-except ImportError as _error:  # not built, or libbpf.so.1 is missing
+except ImportError as _error:
     ffi = lib = None
-    _why_not = str(_error)
+    _why_not = explain_import_error(_error)
 else:
     _why_not = ""
 
 MAX_TARGETS = 1024  # in bpf/state.bpf.h
 _BATCH = 2048  # records copied per call
-_ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64"}  # uname -m, and the folder of the objects
 
 
 def _require_core() -> None:
     if lib is None:
-        raise CoreUnavailable(f"{_why_not}; build it with `pip install .` (needs clang and libbpf-dev)")
+        raise CoreUnavailable(_why_not)
     if ffi.sizeof("struct span_record") != RECORD_SIZE:
         raise CoreUnavailable("it was built from other sources than this Python code; build it again")
 
@@ -53,7 +62,7 @@ class Core:
         self._buffer = ffi.new("struct span_record[]", _BATCH)
         self._shared: dict[tuple[int, ...], tuple[int, list[int]]] = {}
         self._next_link = 1
-        paths = _object_paths(basic=uses_basic_programs(attach_mode))
+        paths = object_paths(os.uname().machine, basic=uses_basic_programs(attach_mode))
         strings = [ffi.new("char[]", os.fsencode(path)) for path in paths]
         options = {
             "attach_mode": ATTACH_MODES.index(attach_mode),
@@ -284,18 +293,6 @@ class Core:
         if fd < 0:
             raise KernelError("making a timer", -fd, os.strerror(-fd))
         return fd
-
-
-def _object_paths(*, basic: bool) -> list[str]:
-    """The BPF objects of this machine's processor."""
-    machine = _ARCHITECTURES.get(os.uname().machine, os.uname().machine)
-    folder = resources.files("pytraceprop") / "objects" / machine
-    names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
-    suffix = ".basic.bpf.o" if basic else ".bpf.o"
-    found = [n for n in names if n.endswith(suffix) and n.endswith(".basic.bpf.o") == basic]
-    if not found:
-        raise CoreUnavailable(f"the BPF objects for {machine} are missing from this installation")
-    return [str(folder / name) for name in found]
 
 
 def _site_name(kind: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 
@@ -30,12 +31,15 @@ def tracing_state(environment: Environment) -> Answer:
     """Whether spans can be traced here, found out by loading the BPF programs.
 
     Where that fails although nothing forbids it, the error is the reason; else what forbids it is.
+    Loading proves nothing about attaching, so what is known of that still counts.
     """
     try:
-        Tracer(lockdown=environment.lockdown).close()
+        Tracer(environment=environment).close()
     except TracepropError as error:
         expected = environment.tracing
         return expected if expected.value is False else Answer(False, str(error), "")
+    if environment.attaching.value is False:
+        return environment.attaching
     return Answer(True, "The BPF programs load here.", "")
 
 
@@ -57,35 +61,38 @@ def _verdict(environment: Environment, tracing: Answer) -> str:
     return "spans and propagation." if environment.write_user.value else "spans, without propagation."
 
 
+def _text(environment: Environment, tracing: Answer, verdict: str, explain: bool) -> Iterator[str]:
+    """What a person reads, line by line."""
+    width = min(shutil.get_terminal_size((_WIDTH, 24)).columns, _WIDTH)
+    propagation = environment.write_user if tracing.value else tracing
+    yield f"Linux {environment.kernel}, {environment.machine}, lockdown mode {environment.lockdown.mode}"
+    yield ""
+    yield from _table({"tracing": tracing, "propagation": propagation}, width)
+    yield ""
+    yield from _table(environment.answers, width)
+    yield ""
+    yield f"What will work here: {verdict}"
+    if not tracing.value and tracing.remedy:
+        yield f"What to do next: {tracing.remedy}"
+        if not environment.capabilities.value:
+            yield _HOW
+    if explain:
+        yield ""
+        yield environment.lockdown.explain()
+    elif tracing.value and not environment.write_user.value:
+        yield "What can be done: python -m pytraceprop check --explain"
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Prints the answers; 0 when tracing can work."""
     environment = Environment.detect()
     tracing = tracing_state(environment)
-    status = 0 if tracing.value else 1
     verdict = _verdict(environment, tracing)
     if arguments.json:
         found = environment.as_dict()
-        found["tracing"] = {
-            "possible": bool(tracing.value),
-            "reason": tracing.reason,
-            "remedy": tracing.remedy,
-        }
-        found["summary"] = verdict
-        print(json.dumps(found, indent=2))
-        return status
-    width = min(shutil.get_terminal_size((_WIDTH, 24)).columns, _WIDTH)
-    propagation = environment.propagation if tracing.value else tracing
-    print(f"Linux {environment.kernel}, {environment.machine}, lockdown mode {environment.lockdown.mode}\n")
-    print(*_table({"tracing": tracing, "propagation": propagation}, width), sep="\n")
-    print()
-    print(*_table(environment.answers, width), sep="\n")
-    print(f"\nWhat will work here: {verdict}")
-    if not tracing.value and tracing.remedy:
-        print(f"What to do next: {tracing.remedy}")
-        if not environment.capabilities.value:
-            print(_HOW)
-    if arguments.explain:
-        print(f"\n{environment.lockdown.explain()}")
-    elif tracing.value and not environment.write_user.value:
-        print("What can be done: python -m pytraceprop check --explain")
-    return status
+        possible = {"possible": bool(tracing.value), "reason": tracing.reason, "remedy": tracing.remedy}
+        text = json.dumps({**found, "tracing": possible, "summary": verdict}, indent=2)
+    else:
+        text = "\n".join(_text(environment, tracing, verdict, arguments.explain))
+    sys.stdout.write(f"{text}\n")  # at once: a reader such as head(1) may close the pipe early
+    return 0 if tracing.value else 1

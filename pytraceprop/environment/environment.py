@@ -86,14 +86,18 @@ class Environment:
         }
 
     @property
+    def attaching(self) -> Answer:
+        """The answer of the better of two ways to attach probes: uprobe-multi links, or perf events."""
+        return self.uprobe_multi if self.uprobe_multi.value else self.perf_uprobe
+
+    @property
     def tracing(self) -> Answer:
         """Whether Go processes can be traced: the first answer that forbids it, or leaves it open."""
         if self.machine not in _TRACED_MACHINES:
             return no(
                 f"Programs on {self.machine} are not traced yet.", f"a machine of {_TRACED_MACHINES[0]}"
             )
-        attaching = self.uprobe_multi if self.uprobe_multi.value else self.perf_uprobe
-        needed = (self.capabilities, self.btf, self.ring_buffer, self.memlock, attaching)
+        needed = (self.capabilities, self.btf, self.ring_buffer, self.memlock, self.attaching)
         for value in (False, None):
             for answer in needed:
                 if answer.value is value:

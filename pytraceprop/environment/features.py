@@ -19,9 +19,10 @@ from pytraceprop.environment.answer import Answer, no, unsure, yes
 from pytraceprop.environment.rights import CAP_SYS_ADMIN, Rights
 
 UPROBE_PMU_PATH = "/sys/bus/event_source/devices/uprobe/type"
+PARANOID_PATH = "/proc/sys/kernel/perf_event_paranoid"
 
 # Helpers, by their numbers in include/uapi/linux/bpf.h
-_GET_COARSE_NS, _GET_ATTACH_COOKIE, _LOOP = 125, 174, 181
+_GET_COARSE_NS, _GET_ATTACH_COOKIE, _LOOP = 160, 174, 181
 LIBBPF_NEEDED = "libbpf 1.0 or later (libbpf.so.1)"
 
 _settled: dict[str, Answer] = {}
@@ -32,8 +33,8 @@ class Feature:
     """Something newer kernels have, and how to ask for it.
 
     `ask` returns an errno, 0, or None without libbpf. `present` and `absent` are the errnos that
-    settle it; all others tell nothing. `needs_programs`: EINVAL is only believed of a process that
-    can load the simplest program.
+    settle it; all others tell nothing. `control` is what kind of program must load in its simplest
+    form before an `absent` is believed; None: nothing need.
     """
 
     name: str
@@ -42,11 +43,11 @@ class Feature:
     ask: Callable[[], int | None]
     present: frozenset[int] = frozenset({0})
     absent: frozenset[int] = frozenset({errno.EINVAL})
-    needs_programs: bool = True
+    control: int | None = libbpf.PROG_TYPE_KPROBE
 
 
-def _loads(code: bytes, *, flags: int = 0) -> int | None:
-    with libbpf.closing(libbpf.load_program(code, flags=flags)) as answer:
+def _loads(code: bytes, *, kind: int = libbpf.PROG_TYPE_KPROBE, flags: int = 0) -> int | None:
+    with libbpf.closing(libbpf.load_program(code, kind=kind, flags=flags)) as answer:
         return None if answer is None else max(0, -answer)
 
 
@@ -56,24 +57,19 @@ def _ask_ring_buffer() -> int:
         return max(0, -(answer or 0))
 
 
-def _ask_perf_link() -> int | None:
-    with libbpf.closing(libbpf.load_program(libbpf.RETURN_ZERO)) as program:
+def _links(make: Callable[[int], int], *, expected_attach_type: int = 0) -> int | None:
+    """Loads the simplest program and asks for a link of it that cannot be made."""
+    loaded = libbpf.load_program(libbpf.RETURN_ZERO, expected_attach_type=expected_attach_type)
+    with libbpf.closing(loaded) as program:
         if program is None or program < 0:
             return None if program is None else -program
-        return -libbpf.link_perf_event(program, -1)
+        with libbpf.closing(make(program)) as link:
+            return max(0, -(link or 0))
 
 
-def _ask_uprobe_multi() -> int | None:
-    attach_type = libbpf.ATTACH_TYPE_UPROBE_MULTI
-    with libbpf.closing(libbpf.load_program(libbpf.RETURN_ZERO, expected_attach_type=attach_type)) as program:
-        if program is None or program < 0:
-            return None if program is None else -program
-        return -libbpf.link_uprobe(program, b"/", 0, 0)
-
-
-#: A ring buffer, of which a program can be told that it is there by making one of a page.
+#: Asked for by making one of a page.
 RING_BUFFER = Feature(
-    "ring_buffer", "BPF ring buffers", "Linux 5.8", _ask_ring_buffer, needs_programs=False
+    "ring_buffer", "BPF ring buffers", "Linux 5.8", _ask_ring_buffer, control=None
 )  # 457f44363a88
 
 #: Called without its arguments: EACCES is said of them, so the helper is known.
@@ -98,7 +94,7 @@ PERF_LINK = Feature(
     "perf_link",
     "links on perf events",
     "Linux 5.15",
-    _ask_perf_link,
+    lambda: _links(lambda program: libbpf.link_perf_event(program, -1)),
     present=frozenset({errno.EBADF}),
     absent=frozenset({errno.EINVAL, errno.EOPNOTSUPP}),
 )  # b89fbfbb854c
@@ -116,18 +112,23 @@ UPROBE_MULTI = Feature(
     "uprobe_multi",
     "uprobe-multi links",
     "Linux 6.6",
-    _ask_uprobe_multi,
+    lambda: _links(
+        lambda program: libbpf.link_uprobe(program, b"/", 0, 0),
+        expected_attach_type=libbpf.ATTACH_TYPE_UPROBE_MULTI,
+    ),
     present=frozenset({errno.EBADF}),
     absent=frozenset({errno.EINVAL, errno.EOPNOTSUPP}),
 )  # 89ae89f53d20
 
 #: Not a feature by itself: this helper came with the release that charges BPF memory to the memory
-#: cgroup, and is how libbpf too finds out whether RLIMIT_MEMLOCK matters.
+#: cgroup (d05512618056), and is how libbpf too finds out whether RLIMIT_MEMLOCK matters. A
+#: socket filter asks, because tracing programs may not use it (5e0bc3082e2e).
 CGROUP_CHARGE = Feature(
     "cgroup_charge",
     "BPF memory charged to the memory cgroup",
     "Linux 5.11",
-    lambda: _loads(libbpf.call(_GET_COARSE_NS) + libbpf.EXIT),
+    lambda: _loads(libbpf.call(_GET_COARSE_NS) + libbpf.EXIT, kind=libbpf.PROG_TYPE_SOCKET_FILTER),
+    control=libbpf.PROG_TYPE_SOCKET_FILTER,
 )
 
 
@@ -150,7 +151,7 @@ def _try(feature: Feature, rights: Rights) -> Answer:
         return yes(f"The kernel has {feature.what}.")
     if answer in feature.absent:
         # What refuses the simplest program too says nothing about the feature.
-        control = _loads(libbpf.RETURN_ZERO) if feature.needs_programs else 0
+        control = 0 if feature.control is None else _loads(libbpf.RETURN_ZERO, kind=feature.control)
         if control == 0:
             return no(f"The kernel does not have {feature.what}.", feature.remedy)
         answer = control
@@ -160,7 +161,11 @@ def _try(feature: Feature, rights: Rights) -> Answer:
     return unsure(f"Asking for {feature.what} gave {reason}.", remedy)
 
 
-def perf_uprobe(rights: Rights, path: str | os.PathLike[str] = UPROBE_PMU_PATH) -> Answer:
+def perf_uprobe(
+    rights: Rights,
+    path: str | os.PathLike[str] = UPROBE_PMU_PATH,
+    paranoid: str | os.PathLike[str] = PARANOID_PATH,
+) -> Answer:
     """Whether probes can be opened as perf events (the `uprobe` PMU, Linux 4.17, 33ea4b24277b).
 
     Not remembered: newer kernels demand CAP_SYS_ADMIN for it, and rights change.
@@ -184,10 +189,28 @@ def perf_uprobe(rights: Rights, path: str | os.PathLike[str] = UPROBE_PMU_PATH) 
     if number in (0, errno.ENOTDIR):
         return yes("The uprobe PMU is there, and this process may use it.")
     if number == errno.EACCES and rights.may_load and rights.has(CAP_SYS_ADMIN) is False:
-        # Linux 6.16 and stable kernels of its time: ba677dbe77af ("perf: Revert to requiring
-        # CAP_SYS_ADMIN for uprobes").
-        return unsure(
-            "The uprobe PMU is there, but on this kernel it demands CAP_SYS_ADMIN.", "CAP_SYS_ADMIN"
-        )
+        return _demand(paranoid)
     reason, remedy = rights.refusal(number)
     return unsure(f"The uprobe PMU is there, but opening an event gave {reason}.", remedy)
+
+
+def _demand(paranoid: str | os.PathLike[str]) -> Answer:
+    """Why CAP_PERFMON does not suffice for a uprobe event: three who say EACCES, told apart."""
+    with libbpf.closing(libbpf.open_dummy_event()) as other:
+        if other is not None and other >= 0:
+            # Linux 6.16 and stable kernels of its time: ba677dbe77af ("perf: Revert to requiring
+            # CAP_SYS_ADMIN for uprobes").
+            return no("The uprobe PMU is there, but demands CAP_SYS_ADMIN on this kernel.", "CAP_SYS_ADMIN")
+    try:
+        level = int(Path(paranoid).read_text())
+    except (OSError, ValueError):
+        level = 0
+    if level > 2:  # levels that Debian and Ubuntu have added
+        return no(
+            f"kernel.perf_event_paranoid is {level}, which leaves perf events to CAP_SYS_ADMIN.",
+            "CAP_SYS_ADMIN",
+        )
+    return unsure(
+        "The uprobe PMU is there, but opening any perf event gave EACCES.",
+        "a security policy (LSM) that allows perf_event_open(2), or CAP_SYS_ADMIN",
+    )

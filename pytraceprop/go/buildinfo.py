@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import attrs
 
-from pytraceprop.errors import MalformedExecutable, UnsupportedExecutable
+from pytraceprop.errors import MalformedExecutable, NotGo, UnsupportedExecutable
 from pytraceprop.go.image import Image
 
+_SECTION = ".go.buildinfo"
 _MAGIC = b"\xff Go buildinf:"
+_HEADER = 32  # bytes before the strings
+_ALIGNMENT = 16
 _INLINE = 2  # flag: strings follow the header (Go 1.18)
 _SENTINEL = 16  # bytes around the module text
 _LARGEST = 1 << 24  # bytes; a thousand modules take below 100 KiB
+_MOST_SEARCHED = 1 << 28  # bytes of each segment
 
 
 @attrs.frozen
@@ -24,16 +28,11 @@ class BuildInfo:
 
 
 def read_build_info(image: Image) -> BuildInfo:
-    """Reads the section. Raises NotGo, UnsupportedExecutable (before Go 1.18), MalformedExecutable."""
-    section = image.section(".go.buildinfo")
-    if section.size > _LARGEST:
-        raise MalformedExecutable(image.path, ".go.buildinfo is absurdly large")
-    blob = image.data[section.offset : section.offset + section.size]
-    if not blob.startswith(_MAGIC) or len(blob) < 32:
-        raise MalformedExecutable(image.path, ".go.buildinfo does not begin with its magic")
+    """Reads it. Raises NotGo, UnsupportedExecutable (before Go 1.18), MalformedExecutable."""
+    blob = _find(image)
     if not blob[15] & _INLINE:
         raise UnsupportedExecutable(image.path, "it was built by a Go release before 1.18")
-    version, rest = _string(image, blob, 32)
+    version, rest = _string(image, blob, _HEADER)
     text, _ = _string(image, blob, rest)
     go = version.decode("utf-8", "replace").removeprefix("go")
     lines = text[_SENTINEL:-_SENTINEL].decode("utf-8", "replace").split("\n")
@@ -51,6 +50,28 @@ def read_build_info(image: Image) -> BuildInfo:
             key, _, value = fields[1].partition("=")
             settings[key] = value
     return BuildInfo(go, main, modules, settings)
+
+
+def _find(image: Image) -> bytes:
+    """The section's bytes; without section headers, all that follows its magic (debug/buildinfo)."""
+    if _SECTION in image.sections:
+        section = image.section(_SECTION)
+        if section.size > _LARGEST:
+            raise MalformedExecutable(image.path, ".go.buildinfo is absurdly large")
+        blob = image.data[section.offset : section.offset + section.size]
+        if not blob.startswith(_MAGIC) or len(blob) < _HEADER:
+            raise MalformedExecutable(image.path, ".go.buildinfo does not begin with its magic")
+        return blob
+    for segment in sorted(image.segments, key=lambda s: (s.executable, -s.address)):  # data come last
+        end = min(segment.offset + segment.size, image.file_size, segment.offset + _MOST_SEARCHED)
+        at = image.data.find(_MAGIC, segment.offset, end)
+        while at >= 0:
+            if (at - segment.offset + segment.address) % _ALIGNMENT == 0 and at + _HEADER <= end:
+                return image.data[at : min(at + _LARGEST, end)]
+            at = image.data.find(_MAGIC, at + 1, end)
+    if ".gopclntab" in image.sections:
+        raise UnsupportedExecutable(image.path, "it says nothing of its build: Go before 1.13, or obfuscated")
+    raise NotGo(image.path, "it has no Go build information")
 
 
 def _string(image: Image, blob: bytes, at: int) -> tuple[bytes, int]:

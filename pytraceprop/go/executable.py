@@ -24,11 +24,6 @@ class Executable:
     def __init__(self, path: str | os.PathLike[str], display: str | None = None) -> None:
         """Opens the file at `path`, called `display` in messages."""
         self.image = Image(path, display)
-        try:
-            self.build: BuildInfo = read_build_info(self.image)
-        except BaseException:
-            self.close()
-            raise
         self._functions: dict[str, Function | None] = {}
         self._codes: dict[str, Code] = {}
 
@@ -43,6 +38,11 @@ class Executable:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @cached_property
+    def build(self) -> BuildInfo:
+        """What the linker wrote about the build."""
+        return read_build_info(self.image)
 
     @cached_property
     def module(self) -> ModuleData:

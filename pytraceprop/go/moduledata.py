@@ -1,35 +1,43 @@
 """runtime.moduledata: the linker's table of where everything is.
 
-Its layout is not announced anywhere, so each field is taken where it makes sense and checked: no
-table of releases. Word numbers are those of runtime/symtab.go, and moved in Go 1.20 (covctrs), 1.26
-(epclntab) and 1.27 (typedesclen instead of typelinks).
+Its layout is not announced anywhere, and moved in Go 1.20 (covctrs), 1.26 (epclntab) and 1.27
+(typedesclen instead of typelinks). So each part is looked for in the order that runtime/symtab.go has
+it, and taken where it agrees with what it points at: no table of releases.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator, Sequence
 
 import attrs
 
-from pytraceprop.errors import UnsupportedExecutable
-from pytraceprop.go.image import Image
+from pytraceprop.errors import NotGo, UnsupportedExecutable
+from pytraceprop.go.image import Image, Segment
+from pytraceprop.go.pclntab import FunctionTable, function_tables
 
 _WORDS = 64
-_TEXT, _ETEXT = 22, 23
-_TYPES = 37
-_TYPELINKS_CANDIDATES = (44, 45)
+_TEXT_CANDIDATES = range(20, 30)
+_MAX_TYPES = 1 << 20  # some 100 000 in the largest programs
+_LARGEST_TYPES = 1 << 26  # bytes; 10 MB in the largest programs
+_SAMPLES = 32
 _MAX_CANDIDATES = 4096
+_MAX_RELOCATED_CANDIDATES = 8  # each costs a walk over all relocations
 _SECTIONS = (".go.module", ".noptrdata", ".data", ".data.rel.ro")
+_POINTER_HEAD = struct.pack("<QQ", 8, 8)  # a pointer type's size and pointer bytes
+_LAST_KIND = 26  # unsafe.Pointer
 
 
 @attrs.frozen
 class ModuleData:
     """The parts of moduledata that reading needs. Addresses are virtual; ends are exclusive.
 
-    Type descriptors are found either by `typelinks` (address and number of int32 offsets from
-    `types`), or, where that is None, one after another from `types` + 8 to `type_descriptors_end`.
+    `functions` is the table of functions that it names first. Type descriptors are found either by
+    `typelinks` (address and number of int32 offsets from `types`), or, where that is None, one after
+    another from `types` + 8 to `type_descriptors_end`.
     """
 
+    functions: FunctionTable
     text: int
     text_end: int
     types: int
@@ -39,49 +47,119 @@ class ModuleData:
 
 
 def find_module_data(image: Image) -> ModuleData:
-    """Finds the structure whose first word points at .gopclntab.
+    """Finds the structure whose first word points at the table of functions.
 
     Raises NotGo, MalformedExecutable, or UnsupportedExecutable when no candidate makes sense.
     """
-    needle = struct.pack("<Q", image.section(".gopclntab").address)
-    left = _MAX_CANDIDATES
-    for name in _SECTIONS:
-        if name not in image.sections:
-            continue
-        section = image.section(name)
-        end = section.offset + section.size
-        at = image.data.find(needle, section.offset, end)
-        while at >= 0 and left:
-            left -= 1
-            if (at - section.offset) % 8 == 0 and at + 8 * _WORDS <= image.file_size:
-                found = _interpret(image, struct.unpack_from(f"<{_WORDS}Q", image.data, at))
-                if found:
-                    return found
-            at = image.data.find(needle, at + 1, end)
+    table = None
+    for table in function_tables(image):
+        for address in _candidates(image, table.address):
+            found = _interpret(image, image.load(address, _WORDS), table)
+            if found:
+                return found
+    if table is None:
+        raise NotGo(image.path, "it has no table of Go functions")
     raise UnsupportedExecutable(image.path, "its runtime.moduledata has a layout that is not known")
 
 
-def _interpret(image: Image, words: tuple[int, ...]) -> ModuleData | None:
-    text, text_end, types, after = words[_TEXT], words[_ETEXT], words[_TYPES], words[_TYPES + 1]
-    code = next((s for s in image.segments if s.executable and 0 <= text - s.address < s.size), None)
-    if code is None or not text < text_end <= code.address + code.size:
-        return None
-    if after > types:  # etypes, an address: up to Go 1.26
-        for index in _TYPELINKS_CANDIDATES:
-            start, length, capacity = words[index : index + 3]
-            if _are_typelinks(image, types, after, start, length, capacity):
-                return ModuleData(text, text_end, types, after, (start, length), 0)
-        return None
-    types_end = words[_TYPES + 2]  # typedesclen, a length, comes before it: Go 1.27
-    if not types < types + after <= types_end:
-        return None
-    return ModuleData(text, text_end, types, types_end, None, types + after)
+def _candidates(image: Image, pclntab: int) -> Iterator[int]:
+    """Aligned addresses that hold the table's address, and may begin a moduledata."""
+    left = _MAX_RELOCATED_CANDIDATES
+    for address in image.relocations.places_of(pclntab):
+        left -= 1
+        if left < 0:
+            return
+        if _segment(image, address, 8 * _WORDS):
+            yield address
+    if left < _MAX_RELOCATED_CANDIDATES:
+        return
+    sections = [image.section(name) for name in _SECTIONS if name in image.sections]
+    ranges = [(s.offset, s.size, s.address) for s in sections]
+    segments = sorted(image.segments, key=lambda one: one.executable)
+    ranges += [(s.offset, s.size, s.address) for s in segments]
+    needle = struct.pack("<Q", pclntab)
+    left = _MAX_CANDIDATES
+    for offset, size, address in ranges:
+        at = image.data.find(needle, offset, min(offset + size, image.file_size))
+        while at >= 0:
+            left -= 1
+            if left < 0:
+                return
+            candidate = at - offset + address
+            if candidate % 8 == 0 and _segment(image, candidate, 8 * _WORDS):
+                yield candidate
+            at = image.data.find(needle, at + 1, min(offset + size, image.file_size))
+
+
+def _segment(image: Image, address: int, size: int) -> Segment | None:
+    """The segment whose part in the file holds so many bytes from an address on."""
+    for segment in image.segments:
+        delta = address - segment.address
+        if 0 <= delta <= segment.size - size and segment.offset + delta + size <= image.file_size:
+            return segment
+    return None
+
+
+def _interpret(image: Image, words: Sequence[int], table: FunctionTable) -> ModuleData | None:
+    (start,) = struct.unpack_from("<I", image.data, table.rows)
+    (end,) = struct.unpack_from("<I", image.data, table.rows + 8 * table.count)
+    for at in _TEXT_CANDIDATES:
+        # minpc, maxpc, text, etext
+        first, last, text, text_end = words[at - 2 : at + 2]
+        if first != text + start or last != text + end or not text < text_end:
+            continue
+        code = _segment(image, text, text_end - text)
+        if code and code.executable and first <= last <= text_end:
+            types = _find_types(image, words, at + 2)
+            if types:
+                return ModuleData(table, text, text_end, *types)
+    return None
+
+
+def _find_types(
+    image: Image, words: Sequence[int], after: int
+) -> tuple[int, int, tuple[int, int] | None, int] | None:
+    """Where the types are, told by `types`, `etypes` and later `typelinks` (up to Go 1.26) or by
+    `types`, `typedesclen` and `etypes` (Go 1.27).
+    """
+    for at in range(after, _WORDS - 3):
+        types, end = words[at : at + 2]
+        if not _are_bounds(image, types, end):
+            continue
+        for links in range(at + 2, min(at + 16, _WORDS - 2)):
+            start, length, capacity = words[links : links + 3]
+            if _are_typelinks(image, types, end, start, length, capacity):
+                return types, end, (start, length), 0
+    for at in range(after, _WORDS - 3):
+        types, length, end = words[at : at + 3]
+        if _are_bounds(image, types, end) and 0 < length <= end - types:
+            offset = image.file_offset(types, end - types)
+            head = image.data.find(_POINTER_HEAD, offset, offset + length)
+            if head >= 0 and _is_type(image, types, end, head - offset):
+                return types, end, None, types + length
+    return None
+
+
+def _are_bounds(image: Image, types: int, end: int) -> bool:
+    return (
+        0 < types < end
+        and types % 8 == 0
+        and end - types <= _LARGEST_TYPES
+        and _segment(image, types, end - types) is not None
+    )
 
 
 def _are_typelinks(image: Image, types: int, end: int, start: int, length: int, capacity: int) -> bool:
-    if not 0 < length == capacity < 1 << 24:
+    if not 0 < length == capacity <= _MAX_TYPES or not _segment(image, start, 4 * length):
         return False
-    if not any(start - s.address >= 0 and start - s.address + 4 * length <= s.size for s in image.segments):
+    samples = {i * (length - 1) // _SAMPLES for i in range(_SAMPLES + 1)}
+    return all(_is_type(image, types, end, image.unpack("<i", start + 4 * i)[0]) for i in samples)
+
+
+def _is_type(image: Image, types: int, end: int, offset: int) -> bool:
+    """Whether what lies there may be a type's descriptor (internal/abi/type.go)."""
+    if not 0 < offset <= end - types - 48:
         return False
-    first, last = image.unpack("<i", start)[0], image.unpack("<i", start + 4 * (length - 1))[0]
-    return 0 < first < end - types and 0 < last < end - types
+    data, at = image.data, image.file_offset(types + offset)
+    name = int.from_bytes(data[at + 40 : at + 44], "little", signed=True)
+    return 0 < data[at + 23] & 31 <= _LAST_KIND and 0 < name < end - types

@@ -17,8 +17,6 @@ from pytraceprop.errors import UnsupportedExecutable
 from pytraceprop.go.functions import Function
 from pytraceprop.go.image import Image
 
-_PROLOGUE = frozenset({"lea", "cmp", "jbe", "mov", "sub", "nop"})
-_PROLOGUE_LENGTH = 8
 _LARGEST_FUNCTION = 1 << 16  # bytes; those of net/http have below 10 000
 _REGISTER_SLOT = re.compile(r"qword ptr \[rsp \+ (0x[0-9a-f]+|\d+)\]")
 _LOAD = re.compile(r"(\w+), qword ptr \[(\w+)(?: \+ (0x[0-9a-f]+|\d+))?\]")
@@ -85,15 +83,6 @@ class Code:
         """The error that says what this function lacks."""
         return SiteMissing(self._path, f"{self.function.name} {what}")
 
-    def entry(self) -> int:
-        """The `push rbp` after the stack check: once per real call, argument registers still live."""
-        for one in self.instructions[:_PROLOGUE_LENGTH]:
-            if one.mnemonic == "push" and one.operands == "rbp":
-                return one.address
-            if one.mnemonic not in _PROLOGUE:
-                break
-        raise self.missing("does not begin as Go functions do")
-
     def calls(self, callee: Function) -> list[int]:
         """Addresses of the direct calls to a function, in order of address."""
         return [
@@ -137,7 +126,8 @@ class Code:
     def returns_from(self, start: int, *, without: int | None = None) -> set[int]:
         """Addresses of the RETs that can be reached from an address.
 
-        `without` cuts the way: instructions at that address are not entered.
+        `without` cuts the way: instructions at that address are not entered. Raises SiteMissing where a
+        jump goes through a table (`switch` since Go 1.19): it may lead to any RET.
         """
         seen: set[int] = set()
         todo = [start]
@@ -150,6 +140,8 @@ class Code:
         return {a for a in seen if self.instructions[self._at[a]].mnemonic == "ret"}
 
     def _successors(self, one: Instruction) -> Iterator[int]:
+        if one.mnemonic == "jmp" and one.target is None:
+            raise self.missing(f"jumps through a table at {one.address:#x}")
         if one.target is not None and one.mnemonic != "call":
             yield one.target
         if one.mnemonic not in ("jmp", "ret", "ud2", "int3"):

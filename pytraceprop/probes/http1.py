@@ -1,7 +1,8 @@
 """HTTP/1.1, plain and over TLS, in net/http: which functions, which fields.
 
 The BPF side is bpf/http1_server.bpf.c and bpf/http1_client.bpf.c; the functions' signatures stand
-there. Sites were chosen by disassembling Go 1.21 to 1.27 (docs/architecture.md).
+there. Sites were chosen by disassembling Go 1.19 to 1.27 (docs/architecture.md): before 1.21, functions
+do not begin with `push rbp`, so each is a call or a conditional jump.
 """
 
 from __future__ import annotations
@@ -11,32 +12,34 @@ from enum import IntEnum
 
 import attrs
 
-from pytraceprop.errors import MalformedExecutable
+from pytraceprop.errors import MalformedExecutable, UnsupportedExecutable
 from pytraceprop.go import Executable
 from pytraceprop.go.maps import map_head, read_map_layout
-from pytraceprop.go.types import TypeMissing
+from pytraceprop.go.types import TypeMissing, Types
 from pytraceprop.probes.plan import ProtocolPlan, Side, Site, side
 
 _SERVE = "net/http.(*conn).serve"
 _SERVE_DEFER = "net/http.(*conn).serve.func1"
 _HANDLER = "net/http.serverHandler.ServeHTTP"
 _HIJACKED = "net/http.(*conn).hijacked"
+_RECOVER = "runtime.gorecover"
+_NEWPROC = "runtime.newproc"
 _ROUND_TRIP = "net/http.(*Transport).roundTrip"
 _GET_CONN = "net/http.(*Transport).getConn"
 _PERSIST_ROUND_TRIP = "net/http.(*persistConn).roundTrip"
 _WRITE = "net/http.(*Request).write"
 _WRITE_SUBSET = "net/http.Header.writeSubset"
 
-#: Where HTTP/2 clients pass by, so that what is not traced yet is at least counted: the bundle in
-#: net/http up to Go 1.26, its own package from Go 1.27, golang.org/x/net. Of each pair the first that
-#: there is: RoundTrip is a wrapper since Go 1.24, and not the only one.
+#: HTTP/2, so that what is not traced yet is at least counted: the bundle in net/http up to Go 1.26, its
+#: own package from Go 1.27, golang.org/x/net (also h2c).
+_HTTP2 = ("net/http.(*http2", "net/http/internal/http2.(*", "golang.org/x/net/http2.(*")
+
+#: The one that starts a goroutine for the request; the other is a wrapper, or not there.
 _HTTP2_ROUND_TRIPS = tuple(
-    (f"{owner}).roundTrip", f"{owner}).RoundTrip")
-    for owner in (
-        "net/http.(*http2ClientConn",
-        "net/http/internal/http2.(*ClientConn",
-        "golang.org/x/net/http2.(*ClientConn",
-    )
+    f"{owner}ClientConn).{name}" for owner in _HTTP2 for name in ("roundTrip", "RoundTrip")
+)
+_HTTP2_REQUESTS = tuple(
+    (f"{owner}serverConn).processHeaders", f"{owner}serverConn).newWriterAndRequest") for owner in _HTTP2
 )
 
 #: struct target's field, the Go type, the field's name in it.
@@ -109,21 +112,39 @@ class SiteKind(IntEnum):
     CLIENT_END = 6
     CLIENT_FAIL = 7
     HTTP2_CLIENT = 8
+    HTTP2_SERVER = 9
 
 
 def read(executable: Executable) -> tuple[dict[str, int], ProtocolPlan, dict[int, int]]:
     """The fields of struct target, the sites of both sides, the context types.
 
-    Raises UnsupportedExecutable where what both sides need is missing: a program without net/http.
+    What the executable lacks turns a side off, or both. Raises UnsupportedExecutable where it cannot be
+    read at all, and MalformedExecutable.
     """
     executable.load_functions(
         (
-            *(_SERVE, _SERVE_DEFER, _HANDLER, _HIJACKED),
+            *(_SERVE, _SERVE_DEFER, _HANDLER, _HIJACKED, _RECOVER, _NEWPROC),
             *(_ROUND_TRIP, _GET_CONN, _PERSIST_ROUND_TRIP, _WRITE, _WRITE_SUBSET),
-            *(name for pair in _HTTP2_ROUND_TRIPS for name in pair),
+            *_HTTP2_ROUND_TRIPS,
+            *(name for pair in _HTTP2_REQUESTS for name in pair),
         )
     )
     types = executable.types
+    try:
+        fields, context_types = _read_common(executable, types)
+    except UnsupportedExecutable as error:  # above all a program without net/http
+        neither = Side(reason=error.reason)
+        return {}, ProtocolPlan(client=neither, server=neither), {}
+    server = _with_fields(executable, fields, _SERVER_FIELDS, _read_server)
+    client = _with_fields(executable, fields, _CLIENT_FIELDS, _read_client)
+    for name, value in fields.items():
+        if value > (_LARGEST_ADDRESS if name.startswith("type_") else _ABSENT):
+            raise MalformedExecutable(executable.image.path, f"its {name} is absurdly large")
+    context_types = {t: o for t, o in context_types.items() if t <= _LARGEST_ADDRESS and o < _ABSENT}
+    return fields, ProtocolPlan(client=client, server=server), context_types
+
+
+def _read_common(executable: Executable, types: Types) -> tuple[dict[str, int], dict[int, int]]:
     fields = {name: types.field(struct, field).offset for name, struct, field in _FIELDS}
     header = types.field("net/http.Request", "Header").type
     fields |= attrs.asdict(read_map_layout(executable.image, types, header))
@@ -139,14 +160,7 @@ def read(executable: Executable) -> tuple[dict[str, int], ProtocolPlan, dict[int
         fields["request_pattern"] = types.field("net/http.Request", "Pattern").offset
     except TypeMissing:  # before Go 1.23
         fields["request_pattern"] = _ABSENT
-    context_types = types.wrappers(types.field("net/http.Request", "ctx").type, by_field_in="context")
-    server = _with_fields(executable, fields, _SERVER_FIELDS, _read_server)
-    client = _with_fields(executable, fields, _CLIENT_FIELDS, _read_client)
-    for name, value in fields.items():
-        if value > (_LARGEST_ADDRESS if name.startswith("type_") else _ABSENT):
-            raise MalformedExecutable(executable.image.path, f"its {name} is absurdly large")
-    context_types = {t: o for t, o in context_types.items() if t <= _LARGEST_ADDRESS and o < _ABSENT}
-    return fields, ProtocolPlan(client=client, server=server), context_types
+    return fields, types.wrappers(types.field("net/http.Request", "ctx").type, by_field_in="context")
 
 
 def _with_fields(
@@ -181,18 +195,24 @@ def _site(executable: Executable, program: str, kind: SiteKind, address: int) ->
 def _read_server(executable: Executable, fields: dict[str, int]) -> list[Site]:
     fields["type_response"] = executable.types.pointer_to("net/http.response")
     serve = executable.code(_SERVE)
-    handler_call = serve.only_call(executable.function(_HANDLER))
-    after = [call for call in serve.calls(executable.function(_HIJACKED)) if call > handler_call]
+    start = serve.only_call(executable.function(_HANDLER))
+    hijacked = executable.function(_HIJACKED)
+    after = [call for call in serve.calls(hijacked) if call > start]
     if not after:
         raise serve.missing("does not ask for hijacked() after the handler")
-    return [
-        _site(executable, "http1_server", kind, address)
-        for kind, address in (
-            (SiteKind.SERVER_START, executable.code(_HANDLER).entry()),
-            (SiteKind.SERVER_END, after[0]),
-            (SiteKind.SERVER_UNWIND, executable.code(_SERVE_DEFER).entry()),
-        )
+    deferred = executable.code(_SERVE_DEFER)
+    if not deferred.calls(hijacked):
+        raise deferred.missing("is not the function that closes the connection")
+    found = [
+        (SiteKind.SERVER_START, start),
+        (SiteKind.SERVER_END, after[0]),
+        (SiteKind.SERVER_UNWIND, deferred.only_call(executable.function(_RECOVER))),
     ]
+    for caller, callee in _HTTP2_REQUESTS:
+        if executable.has_function(caller):
+            call = executable.code(caller).only_call(executable.function(callee))
+            found.append((SiteKind.HTTP2_SERVER, call))
+    return [_site(executable, "http1_server", kind, address) for kind, address in found]
 
 
 def _read_client(executable: Executable, fields: dict[str, int]) -> list[Site]:
@@ -220,8 +240,13 @@ def _read_client(executable: Executable, fields: dict[str, int]) -> list[Site]:
     ]
     # Rare, so single-stepping these does not matter.
     found += [(SiteKind.CLIENT_FAIL, ret) for ret in sorted(round_trip.returns_from(start, without=success))]
-    for pair in _HTTP2_ROUND_TRIPS:
-        for name in filter(executable.has_function, pair):
-            found.append((SiteKind.HTTP2_CLIENT, executable.code(name).entry()))
-            break
+    found += [(SiteKind.HTTP2_CLIENT, call) for call in _http2_calls(executable)]
     return [_site(executable, "http1_client", kind, address) for kind, address in found]
+
+
+def _http2_calls(executable: Executable) -> list[int]:
+    codes = [executable.code(name) for name in _HTTP2_ROUND_TRIPS if executable.has_function(name)]
+    calls = [code.calls(executable.function(_NEWPROC)) for code in codes]
+    if codes and not any(calls):
+        raise codes[0].missing("does not start a goroutine for the request")
+    return [call for several in calls for call in several]

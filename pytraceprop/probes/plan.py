@@ -7,6 +7,7 @@ from collections.abc import Callable
 import attrs
 
 from pytraceprop.errors import ExecutableError
+from pytraceprop.go.image import Segment
 
 
 @attrs.frozen
@@ -44,7 +45,12 @@ class Plan:
     """An executable, understood. Holds no open file, so it can be cached and shared.
 
     `fields` are those of struct target in bpf/records.h; `context_types` maps type descriptors to the
-    offset, in bytes, of the context.Context that values of the type wrap.
+    offset, in bytes, of the context.Context that values of the type wrap. Their keys, and the fields
+    whose name begins with `type_`, are virtual addresses of the file: where `position_independent` is
+    true the process has them at a load bias, which `segments` tell together with its mappings.
+
+    `machine` is "x86_64". `stripped` says that there is no symbol table. `seconds` is what reading took;
+    of a plan that was read before, what finding it again took.
     """
 
     path: str
@@ -55,6 +61,11 @@ class Plan:
     protocols: dict[str, ProtocolPlan]
     fields: dict[str, int]
     context_types: dict[int, int]
+    machine: str
+    position_independent: bool
+    segments: tuple[Segment, ...]
+    stripped: bool
+    seconds: float = attrs.field(eq=False)
 
     def fields_at(self, bias: int) -> dict[str, int]:
         """The fields as they are in a process whose executable was moved by so many bytes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import OrderedDict
 
 import attrs
@@ -21,27 +22,34 @@ _cache_lock = threading.Lock()
 def read_plan(path: str | os.PathLike[str], display: str | None = None) -> Plan:
     """Reads an executable, once per file: a second process of the same file costs next to nothing.
 
-    Raises NotGo, UnsupportedExecutable, MalformedExecutable, or OSError when it cannot be opened.
+    A program that lacks what a protocol needs has a plan too, which says so. Raises NotGo,
+    UnsupportedExecutable, MalformedExecutable, or OSError when it cannot be opened.
     """
+    started = time.perf_counter()
     with Executable(path, display) as executable:
         image = executable.image
-        build_id = image.note_build_id()
         # Never by build id: the linker takes any (Bazel's is "redacted"), and a file may claim another's.
         key = image.identity
         with _cache_lock:
             if key in _cache:
                 _cache.move_to_end(key)
-                return attrs.evolve(_cache[key], path=image.path)
+                return attrs.evolve(_cache[key], path=image.path, seconds=time.perf_counter() - started)
+        build = executable.build
         fields, protocol, context_types = http1.read(executable)
         plan = Plan(
             path=image.path,
             identity=key,
-            build_id=build_id,
-            go=executable.build.go,
-            module=executable.build.main_module,
+            build_id=image.note_build_id(),
+            go=build.go,
+            module=build.main_module,
             protocols={"http/1.1": protocol},
             fields=fields,
             context_types=context_types,
+            machine=image.machine,
+            position_independent=image.position_independent,
+            segments=tuple(image.segments),
+            stripped=".symtab" not in image.sections,
+            seconds=time.perf_counter() - started,
         )
     with _cache_lock:
         _cache[key] = plan

@@ -20,6 +20,7 @@ import pytest
 import pytraceprop
 from tests.bpf.moves import Moves, build
 from tests.skips import require
+from tools import golang
 
 
 @pytest.fixture(autouse=True)
@@ -293,3 +294,14 @@ def test_execs_under_load_fail_only_the_requests_they_cut_off(
         thread.join()
     assert wrong == []
     assert moves.alive
+
+
+def test_a_copy_that_fork_makes_is_not_traced_and_takes_no_harm(tracer: pytraceprop.Tracer) -> None:
+    """The copy has the probes' breakpoints in its memory, until it meets them."""
+    with Moves(build(**golang.FORMS["cgo"])) as moves:
+        attachment = tracer.attach(moves.pid)
+        for _ in range(5):
+            assert moves.get("/fork") == "0"
+        moves.get("/call")
+        assert paths(tracer) == sorted([*CALL, *["server /fork"] * 5])
+        assert attachment.stats()["not_injected_request_unknown"] == 0  # what a write without a call counts

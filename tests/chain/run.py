@@ -95,7 +95,7 @@ def run(
                 service: {k: attrs.asdict(v) for k, v in a.propagation.items()}
                 for service, a in attachments.items()
             }
-            lockdown = tracer.lockdown.as_dict()
+            lockdown = tracer.environment.lockdown.as_dict()
             mode = tracer.core.attach_mode
         chain.stop()  # flushes what the services witnessed
         traced = with_services((span.as_dict() for span in spans), chain.pids)

@@ -9,7 +9,7 @@ from pathlib import Path
 import capstone
 import pytest
 
-from pytraceprop.errors import ExecutableError, NotGo, UnsupportedExecutable
+from pytraceprop.errors import ExecutableError, NotGo
 from pytraceprop.go import Executable
 from pytraceprop.probes import read_plan, reading
 from pytraceprop.probes.http1 import SiteKind
@@ -62,9 +62,11 @@ def test_the_context_types_of_the_standard_library_are_known() -> None:
             assert found[types.find(f"context.{name}")] == offset
 
 
-def test_a_go_program_without_net_http_is_refused() -> None:
-    with pytest.raises(UnsupportedExecutable, match="no type"):
-        read_plan(golang.build(GO / "hello", "1.27"))
+def test_a_go_program_without_net_http_has_no_sites_and_says_why() -> None:
+    plan = read_plan(golang.build(GO / "hello", "1.27"))
+    protocol = plan.protocols["http/1.1"]
+    assert plan.sites == ()
+    assert protocol.client.reason == protocol.server.reason == "it has no type net/http.Request"
 
 
 def test_what_is_no_go_executable_is_told_apart(tmp_path: Path) -> None:

@@ -121,10 +121,10 @@ def test_a_function_outside_the_table_is_refused(tmp_path: Path, offset: int) ->
 )
 def test_a_function_that_is_not_within_the_text_is_refused(tmp_path: Path, start: int, stop: int) -> None:
     program = Program()
-    program.set_row(0, start=start)
-    program.set_row(1, start=stop)
+    program.set_row(1, start=start)
+    program.set_row(2, start=stop)
     with program.open(tmp_path) as executable, pytest.raises(MalformedExecutable, match="outside the text"):
-        executable.function("main.main")
+        executable.function(list(program.starts)[1])
 
 
 def test_a_wrong_row_of_another_function_does_no_harm(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_maps_of_another_layout_are_refused(
 @pytest.mark.parametrize(
     ("how", "error"),
     [
-        ({"kind": 3}, UnsupportedExecutable),
+        ({"kind": 3}, NotGo),  # a shared library
         ({"kind": 1}, NotGo),
         ({"machine": 183}, UnsupportedExecutable),
         ({"machine": 3}, UnsupportedExecutable),

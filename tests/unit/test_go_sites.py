@@ -11,7 +11,6 @@ from pytraceprop.go import Executable
 from pytraceprop.go.sites import Code, SiteMissing
 from tests.unit.elfwriter import GoELF
 
-CHECK = bytes.fromhex("493b6610 7630")  # cmp rsp, [r14+0x10]; jbe +0x30
 PUSH = bytes.fromhex("55 4889e5")  # push rbp; mov rbp, rsp
 FRAME = bytes.fromhex("4881ec98010000")  # sub rsp, 0x198
 TEST_RBX = bytes.fromhex("4885db")
@@ -56,20 +55,6 @@ class Sample:
 @pytest.fixture
 def sample(tmp_path: Path) -> Sample:
     return Sample(tmp_path)
-
-
-def test_the_entry_is_the_push_after_the_stack_check(sample: Sample) -> None:
-    assert sample.code(CHECK + PUSH + RET).entry() == sample.start + len(CHECK)
-
-
-def test_the_entry_of_a_function_without_stack_check_is_its_first_push(sample: Sample) -> None:
-    assert sample.code(PUSH + RET).entry() == sample.start
-
-
-@pytest.mark.parametrize("code", [RET, TEST_RBX + PUSH + RET, b"\x53" + PUSH + RET])
-def test_a_function_that_begins_otherwise_has_no_entry(sample: Sample, code: bytes) -> None:
-    with pytest.raises(SiteMissing, match="does not begin"):
-        sample.code(code).entry()
 
 
 def test_code_that_is_none_is_refused(sample: Sample) -> None:
@@ -126,6 +111,14 @@ def test_returns_behind_the_cut_are_left_out(sample: Sample) -> None:
     failure, success = sample.start + 9, sample.start + 10
     assert code.returns_from(sample.start) == {failure, success}
     assert code.returns_from(sample.start, without=success) == {failure}
+
+
+@pytest.mark.parametrize("jump", ["ff24c5 00104000", "ffe0"], ids=["jmp [table+rax*8]", "jmp rax"])
+def test_returns_behind_a_jump_through_a_table_cannot_be_told(sample: Sample, jump: str) -> None:
+    code = sample.code(PUSH + je(1) + RET + bytes.fromhex(jump) + RET)
+    with pytest.raises(SiteMissing, match="through a table"):
+        code.returns_from(sample.start)
+    assert code.returns_from(sample.start, without=sample.start + len(PUSH)) == set()
 
 
 def test_a_loop_ends(sample: Sample) -> None:

@@ -166,7 +166,7 @@ class Core:
                 return self._attach_multi(path, pid, programs, incarnation << 32 | slot << 8)
             if self.attach_mode == "multi-unfiltered":
                 return self._attach_shared(path, pid, programs, identity, slot)
-            return self._attach_events(path, pid, programs, identity, incarnation << 32 | slot << 8)
+            return self._attach_events(path, pid, programs, incarnation << 32 | slot << 8)
 
     def _attach_multi(self, path: str, pid: int, programs: Mapping[str, list[Site]], owner: int) -> list[int]:
         links: list[int] = []
@@ -235,12 +235,11 @@ class Core:
         path: str,
         pid: int,
         programs: Mapping[str, list[Site]],
-        identity: tuple[int, ...],
         owner: int,
     ) -> list[int]:
         basic = uses_basic_programs(self.attach_mode)
         if basic:
-            touch_constants(pid, identity)
+            touch_constants(pid)
         links: list[int] = []
         for program, sites in programs.items():
             for site in sites:

@@ -15,8 +15,8 @@ import pytraceprop
 from pytraceprop.attach_mode import ATTACH_MODES
 from pytraceprop.native import Core
 from tests.bpf.conftest import Cases
+from tests.bpf.leftovers import BREAKPOINT, sites_in_memory
 from tests.bpf.moves import build
-from tests.bpf.test_lifecycle import BREAKPOINT, sites_in_memory
 from tests.bpf.test_traps import counting_runs
 from tests.chain.run import run
 from tests.chain.services import build_programs
@@ -45,7 +45,7 @@ def call(pid: int) -> list[tuple[int, str, str]]:
     return [(pid, "client", "/echo/plain"), (pid, "server", "/call/plain"), (pid, "server", "/echo/plain")]
 
 
-@pytest.mark.parametrize("go", ["1.22", "1.27"])  # maps of buckets, Swiss maps
+@pytest.mark.parametrize("go", ["1.23", "1.27"])  # maps of buckets, Swiss maps
 @pytest.mark.parametrize("mode", ATTACH_MODES[1:])  # the first is what test_chain.py runs
 def test_every_request_has_its_spans_and_the_right_parents(mode: str, go: str) -> None:
     require("needs root")

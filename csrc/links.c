@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Linking programs to instructions of a file. By hand, because libbpf 1.1 knows no uprobe-multi, and
- * because its own links on perf events take the cookie from the kernel it was built for.
+ * Linking programs to instructions of a file. By hand: libbpf 1.1 knows no uprobe-multi, and of a link
+ * nothing but its descriptor is needed.
  */
 #include "core_private.h"
 

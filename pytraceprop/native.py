@@ -78,16 +78,12 @@ class Core:
             self._raise("loading the BPF programs", error)
         self._core = core
 
-    def _raise(self, action: str, error: Any) -> None:
+    def _raise(self, action: str, error: Any, missing: str = "CAP_BPF and CAP_PERFMON (or root)") -> None:
         number = error.number
         message = ffi.string(error.message).decode("utf-8", "replace")
         log = ffi.string(error.log).decode("utf-8", "replace")
-        if number == errno.EOPNOTSUPP:
-            raise FeatureMissing(
-                "probes on user functions as perf events", "4.17 built with CONFIG_UPROBE_EVENTS", message
-            )
         if number in (errno.EPERM, errno.EACCES) and "verifier" not in log and "processed" not in log:
-            raise PrivilegeError(action, "CAP_BPF and CAP_PERFMON (or root)")
+            raise PrivilegeError(action, missing)
         raise KernelError(action, number, message, log)
 
     def _open_core(self) -> Any:
@@ -254,14 +250,20 @@ class Core:
                     owner | site.kind,
                     error,
                 )
-                self._keep(links, int(link), f"attaching {name}", error)
+                if link < 0 and error.number == errno.EOPNOTSUPP:
+                    close_links(links)
+                    raise FeatureMissing(
+                        "probes on user functions as perf events", "4.17 built with CONFIG_UPROBE_EVENTS"
+                    )
+                # Since Linux 6.16 CAP_PERFMON is not enough (commit ba677dbe77af).
+                self._keep(links, int(link), f"attaching {name}", error, "CAP_PERFMON or CAP_SYS_ADMIN")
         return links
 
-    def _keep(self, links: list[int], link: int, action: str, error: Any) -> None:
+    def _keep(self, links: list[int], link: int, action: str, error: Any, *missing: str) -> None:
         """Adds a link to the others, or closes them all and raises."""
         if link < 0:
             close_links(links)
-            self._raise(action, error)
+            self._raise(action, error, *missing)
         links.append(link)
 
     def drain(self) -> bytes:

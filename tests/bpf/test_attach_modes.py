@@ -177,6 +177,57 @@ def test_constants_are_in_memory_before_programs_that_cannot_wait_are_attached(p
         assert all(rss == size for size, rss in resident())
 
 
+REFUSED = """
+import sys
+from pathlib import Path
+import pytraceprop
+from tests.bpf.leftovers import descriptors_and_threads
+from tests.bpf.moves import Moves
+
+with Moves(Path(sys.argv[1])) as moves:
+    for _ in range(2):
+        before = descriptors_and_threads()
+        try:
+            with pytraceprop.Tracer(attach_mode="perf-ioctl") as tracer:
+                tracer.attach(moves.pid)
+        except pytraceprop.TracepropError as error:
+            print(f"{type(error).__name__}: {error}")
+    assert descriptors_and_threads() == before
+    assert moves.get("/echo") == "0"
+"""
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "said"),
+    [
+        ("mount --bind $(mktemp -d) /sys/bus/event_source/devices", "FeatureMissing: .*Linux 4.17"),
+        ("mount -t tmpfs none /sys/bus/event_source", "KernelError: .*is sysfs mounted"),
+        ("mount -t tmpfs none /sys", "KernelError: .*/sys/kernel/btf/vmlinux"),
+    ],
+)
+def test_a_kernel_or_a_container_without_such_events_is_told(wrapper: str, said: str) -> None:
+    require("needs mount namespaces")
+    script = f'{wrapper} && exec "$@"'
+    unshare = ["unshare", "--mount", "sh", "-c", script, "sh"]
+    result = subprocess.run(
+        [*unshare, sys.executable, "-c", REFUSED, build()], capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    assert re.match(said, result.stdout), result.stdout
+
+
+def test_a_right_that_is_missing_is_named() -> None:
+    require("needs root")
+    if pytraceprop.Environment.detect().uprobe_multi.value is not True:
+        return  # on such kernels CAP_PERFMON is enough, and tests/vm says so
+    setpriv = ["setpriv", "--bounding-set=-all,+bpf,+perfmon", "--inh-caps=-all"]
+    result = subprocess.run(
+        [*setpriv, sys.executable, "-c", REFUSED, build()], capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    assert re.match("PrivilegeError: attaching http1_.* needs .*CAP_SYS_ADMIN", result.stdout), result.stdout
+
+
 def test_a_mode_that_does_not_exist_is_refused() -> None:
     require("needs root")
     with pytest.raises(ValueError, match="no-such"):

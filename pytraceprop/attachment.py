@@ -119,9 +119,10 @@ class Attachment:
             if self.ended_as() or not same:
                 raise ProcessGone(self.pid)
         except KernelError as error:
-            self.release("detached")
             # Its file and its threads go before the pidfd says so.
-            if error.errno in (errno.ENOENT, errno.ESRCH) or self._process.exited:
+            gone = error.errno in (errno.ENOENT, errno.ESRCH) or self._process.exited
+            self.release("detached")
+            if gone:
                 raise ProcessGone(self.pid) from error
             raise
         except BaseException:

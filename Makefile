@@ -13,10 +13,11 @@ BUILD_INPUTS := setup.py pyproject.toml $(wildcard csrc/*.[ch] csrc/*.py bpf/*.[
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup packages .venv build demo test test-unit test-bpf test-vm test-full lint format bench clean
+.PHONY: help setup packages .venv build wheel demo test test-unit test-bpf test-install test-vm test-full test-cycles
+.PHONY: lint format bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: packages .venv ## Debian packages (as root, with apt) and .venv with the development tools
 
@@ -41,10 +42,15 @@ $(BUILT): $(TOOLS_READY) $(BUILD_INPUTS)
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 
+wheel: $(TOOLS_READY) ## the sdist and the wheel, into dist/
+	@tools/install-packages --group build || echo "going on without them" >&2
+	rm -f dist/pytraceprop-*
+	$(PYTHON) -m build --no-isolation
+
 demo: packages build ## trace a chain of unmodified Go services and show their spans
 	$(PYTHON) -m examples.demo
 
-test: packages lint test-unit test-bpf test-vm ## all tests, at a size that fits a coffee break
+test: packages lint test-unit test-bpf test-install test-vm ## all tests, at a size that fits a coffee break
 
 test-unit: .venv ## tests that need neither root nor a particular kernel
 	@$(MAKE) --no-print-directory build || echo "not built: tests of the compiled core will fail" >&2
@@ -53,12 +59,19 @@ test-unit: .venv ## tests that need neither root nor a particular kernel
 test-bpf: build ## tests that load BPF into this kernel (root)
 	$(PYTEST) tests/bpf
 
+test-install: build ## tests of the sdist and the wheel, installed in clean places (root)
+	$(PYTEST) tests/install
+
 test-vm: build ## tests inside Debian kernels under qemu (root)
 	@tools/install-packages --group vm
 	$(PYTEST) tests/vm
 
 test-full: export PYTRACEPROP_FULL = 1
 test-full: test ## all tests at full size: more kernels, more Go releases, more requests
+
+test-cycles: export PYTRACEPROP_FULL = 1
+test-cycles: build ## attach and detach 200 times under load (root)
+	$(PYTEST) tests/bpf/test_cycles.py -s
 
 lint: .venv ## ruff, mypy, clang-format
 	$(PYTHON) -m ruff check .

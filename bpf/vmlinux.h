@@ -5,7 +5,7 @@
  * libbpf moves the accesses to where the running kernel has the field (CO-RE).
  *
  * struct pt_regs is user ABI on x86-64 (the order that PTRACE_GETREGS shows) and needs no
- * relocation.
+ * relocation; on arm64 it begins with struct user_pt_regs, which is.
  */
 #ifndef PYTRACEPROP_VMLINUX_H
 #define PYTRACEPROP_VMLINUX_H
@@ -45,9 +45,48 @@ enum bpf_map_type {
 enum { BPF_ANY = 0, BPF_NOEXIST = 1, BPF_EXIST = 2 };
 enum { BPF_RB_NO_WAKEUP = 1 };
 
+/* Of a task and its pid, the fields that pidns.bpf.h reads. */
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct ns_common {
+	unsigned int inum;
+};
+
+struct pid_namespace {
+	struct ns_common ns;
+};
+
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
+};
+
+struct task_struct {
+	struct task_struct *group_leader;
+	struct pid *thread_pid;
+	uint64_t start_boottime; /* nanoseconds; of the leader: when the process began */
+};
+
+#pragma clang attribute pop
+
+#if defined(__TARGET_ARCH_arm64)
+
+struct pt_regs {
+	uint64_t regs[31], sp, pc, pstate;
+};
+
+#else
+
 struct pt_regs {
 	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs,
 		flags, sp, ss;
 };
+
+#endif
 
 #endif

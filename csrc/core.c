@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 /* libbpf prints through one global hook: each thread keeps what belongs to its own call. */
 static _Thread_local struct core_error *current_error;
@@ -39,8 +40,8 @@ int core_fail(struct core_error *error, int number, const char *format, ...)
 	return -number;
 }
 
-/* Sets a const volatile bool of the object; those that do not have it are left alone. */
-static void set_flag(struct bpf_object *object, const char *name, bool value)
+/* Sets a const volatile variable of the object; one that does not have it is left alone. */
+static void set_constant(struct bpf_object *object, const char *name, const void *value, size_t bytes)
 {
 	const struct btf *btf = bpf_object__btf(object);
 	const struct btf_type *section;
@@ -66,10 +67,18 @@ static void set_flag(struct bpf_object *object, const char *name, bool value)
 			const struct btf_type *type = btf__type_by_id(btf, variable->type);
 
 			if (!strcmp(btf__name_by_offset(btf, type->name_off), name) &&
-			    variable->offset < size)
-				data[variable->offset] = value;
+			    variable->size == bytes && variable->offset + bytes <= size)
+				memcpy(data + variable->offset, value, bytes);
 		}
 	}
+}
+
+/* The inode that tells the pid namespace of this process from others; 0 where /proc does not say. */
+static uint32_t own_pid_namespace(void)
+{
+	struct stat found;
+
+	return stat("/proc/self/ns/pid", &found) ? 0 : (uint32_t)found.st_ino;
 }
 
 static int size_map(struct bpf_map *map, const struct core_options *options)
@@ -108,24 +117,43 @@ static int share_maps(struct core *core, struct bpf_object *object, const struct
 	return 0;
 }
 
+bool core_is_uprobe(const struct bpf_program *program)
+{
+	return !strncmp(bpf_program__section_name(program), "uprobe", strlen("uprobe"));
+}
+
 static int load_object(struct core *core, const char *path, const struct core_options *options,
 		       struct core_error *error)
 {
 	struct bpf_object *object = bpf_object__open_file(path, NULL);
 	struct bpf_program *program;
+	bool write_user = options->write_user;
+	bool multi = core->attach_mode <= ATTACH_MULTI_UNFILTERED;
+	bool any_process = core->attach_mode == ATTACH_MULTI_UNFILTERED;
+	uint32_t pid_namespace = own_pid_namespace();
 	int failed;
 
 	if (!object)
 		return core_fail(error, errno, "opening %s: %s", path, strerror(errno));
-	set_flag(object, "write_user", options->write_user);
-	bpf_object__for_each_program(program, object) bpf_program__set_expected_attach_type(
-		program, (enum bpf_attach_type)ATTACH_TYPE_UPROBE_MULTI);
+	set_constant(object, "write_user", &write_user, sizeof(write_user));
+	set_constant(object, "any_process", &any_process, sizeof(any_process));
+	set_constant(object, "tracer_pidns", &pid_namespace, sizeof(pid_namespace));
+	bpf_object__for_each_program(program, object)
+	{
+		if (multi && core_is_uprobe(program))
+			bpf_program__set_expected_attach_type(program,
+							      (enum bpf_attach_type)ATTACH_TYPE_UPROBE_MULTI);
+	}
 	failed = share_maps(core, object, options);
 	if (!failed)
 		failed = bpf_object__load(object);
 	if (failed) {
 		bpf_object__close(object);
-		return core_fail(error, failed, "loading %s: %s", path, strerror(-failed));
+		/* ESRCH is said of the types: programs are fitted to those of the kernel (CO-RE). */
+		return core_fail(error, failed, "loading %s: %s", path,
+				 failed == -ESRCH
+					 ? "the kernel's types (BTF) are not in /sys/kernel/btf/vmlinux"
+					 : strerror(-failed));
 	}
 	core->object[core->objects++] = object;
 	return 0;
@@ -153,6 +181,17 @@ struct bpf_program *core_find_program(struct core *core, const char *name)
 	return NULL;
 }
 
+/* For as long as the core is open; detaching a raw tracepoint costs nothing. */
+static int watch_execs(struct core *core, struct core_error *error)
+{
+	struct bpf_program *program = core_find_program(core, "process_exec");
+
+	core->exec_watch = program ? bpf_program__attach(program) : NULL;
+	return core->exec_watch ? 0
+				: core_fail(error, program ? errno : ENOENT, "watching for execve(2): %s",
+					    strerror(program ? errno : ENOENT));
+}
+
 struct core *core_open(const char *const *object_paths, uint32_t objects, const struct core_options *options,
 		       struct core_error *error)
 {
@@ -166,9 +205,12 @@ struct core *core_open(const char *const *object_paths, uint32_t objects, const 
 		free(core);
 		return NULL;
 	}
+	core->attach_mode = options->attach_mode;
 	current_error = error;
 	for (uint32_t i = 0; i < objects && !failed; i++)
 		failed = load_object(core, object_paths[i], options, error);
+	if (!failed)
+		failed = watch_execs(core, error);
 	if (!failed)
 		failed = core_open_ring(core, error);
 	current_error = NULL;
@@ -184,6 +226,7 @@ void core_close(struct core *core)
 	if (!core)
 		return;
 	core_close_ring(core);
+	bpf_link__destroy(core->exec_watch);
 	while (core->objects)
 		bpf_object__close(core->object[--core->objects]);
 	free(core);

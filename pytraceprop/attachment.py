@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pytraceprop.errors import ProcessGone, UnsupportedExecutable
-from pytraceprop.probes import Plan, ProtocolPlan, Site
+from pytraceprop.errors import KernelError, ProcessGone, UnsupportedExecutable
+from pytraceprop.links import close_links
+from pytraceprop.probes import Plan, ProtocolPlan
 from pytraceprop.process import Process
 from pytraceprop.propagation import Propagation
 
@@ -58,7 +60,7 @@ class Attachment:
         self._tracer = tracer
         self._process = process
         self._plan = plan
-        self._slot = slot
+        self.slot = slot
         self._links: list[int] = []
         self._final: dict[str, int] | None = None
         self.incarnation = incarnation
@@ -83,8 +85,13 @@ class Attachment:
 
     @property
     def state(self) -> str:
-        """One of "attached", "detached", and "exited" when the process has ended."""
-        self.check_exit()
+        """One of "attached", "detached", "exited", "replaced".
+
+        "replaced": the process has called execve(2) and runs another program now, or the same one from
+        its beginning; attach to it again to trace that.
+        """
+        if ended := self.ended_as():
+            self._tracer.end([self], ended)
         return self._state
 
     def attach(self) -> None:
@@ -95,25 +102,37 @@ class Attachment:
         if self._plan.machine != _MACHINE:
             reason = f"it is compiled for {self._plan.machine}, and only {_MACHINE} is traced on this machine"
             raise UnsupportedExecutable(self.executable, reason)
-        if self._plan.position_independent:
-            raise UnsupportedExecutable(
-                self.executable, "position-independent executables are not covered so far"
-            )
         core = self._tracer.core
+        bias = self._process.load_bias()
         inject = any(p.method == "user-memory" for p in self.propagation.values())
         core.set_target(
-            self._slot, {"incarnation": self.incarnation, "inject": int(inject), **self._plan.fields}
+            self.slot,
+            {"incarnation": self.incarnation, "inject": int(inject), **self._plan.fields_at(bias)},
         )
         try:
-            core.add_context_types(self.incarnation, self._plan.context_types)
-            programs: dict[str, list[Site]] = {}
-            for site in self._plan.sites:
-                programs.setdefault(site.program, []).append(site)
-            for program, sites in programs.items():
-                cookies = [(s.offset, self.incarnation << 32 | self._slot << 8 | s.kind) for s in sites]
-                self._links.append(core.attach(program, self._process.exe_link, self.pid, cookies))
-            if self._process.exited:
+            core.watch(self.pid, self.slot)
+            core.add_context_types(
+                self.incarnation, {t + bias: o for t, o in self._plan.context_types.items()}
+            )
+            self._links = core.attach(
+                self._process.exe_link,
+                self.pid,
+                identity=self._plan.identity,
+                incarnation=self.incarnation,
+                slot=self.slot,
+                sites=self._plan.sites,
+            )
+            # What was read is true of the program that was there before its execve was watched.
+            same = self._process.runs(self._plan.identity) and self._process.load_bias() == bias
+            if self.ended_as() or not same:
                 raise ProcessGone(self.pid)
+        except KernelError as error:
+            # Its file and its threads go before the pidfd says so.
+            gone = error.errno in (errno.ENOENT, errno.ESRCH) or self._process.exited
+            self.release("detached")
+            if gone:
+                raise ProcessGone(self.pid) from error
+            raise
         except BaseException:
             self.release("detached")
             raise
@@ -125,38 +144,41 @@ class Attachment:
         """
         if self._final is not None:
             return dict(self._final)
-        return self._tracer.core.counters(self._slot)
+        return self._tracer.core.counters(self.slot)
 
-    def check_exit(self) -> bool:
-        """Not for users: whether the process has ended by itself; then the attachment ends too."""
-        if self._state == "attached" and self._process.exited:
-            self._tracer.end(self, "exited")
-        return self._state == "exited"
+    def ended_as(self) -> str:
+        """Not for users: the state that the process itself has brought about; empty while it runs."""
+        if self._state != "attached":
+            return ""
+        if self._process.exited:
+            return "exited"
+        return "replaced" if self._tracer.core.is_vacant(self.slot) else ""
 
     def detach(self) -> None:
         """Removes the probes; the process goes on untouched. Idempotent, safe from any thread.
 
-        Requests that are under way are not reported. Takes some 50 ms for each side (the kernel waits
-        until no processor is in a probe any more).
+        Requests that are under way are not reported. Takes some 50 ms (the kernel waits until no
+        processor is in a probe any more).
         """
-        self._tracer.end(self, "detached")
+        self._tracer.end([self], "detached")
 
     def release(self, state: str) -> None:
         """Not for users: takes everything back from the kernel."""
         if self._state != "attached":
             return
         self._state = state
-        self.close_links()
+        close_links(self.take_links())
         core = self._tracer.core
-        self._final = core.counters(self._slot)
+        core.unwatch(self.pid)
+        self._final = core.counters(self.slot)
         self._final["abandoned"] += core.forget(self.incarnation)
-        core.set_target(self._slot, {})
+        core.set_target(self.slot, {})
         self._process.close()
 
-    def close_links(self) -> None:
-        """Not for users: closes the links' descriptors (all that a forked child needs to do)."""
-        while self._links:
-            os.close(self._links.pop())
+    def take_links(self) -> list[int]:
+        """Not for users: the links' descriptors, which are the caller's to close now."""
+        links, self._links = self._links, []
+        return links
 
     def __enter__(self) -> Attachment:
         return self

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import select
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from pytraceprop.errors import PrivilegeError, ProcessGone
+from pytraceprop.go.contents import file_identity
 
 _START_TIME_FIELD = 22  # of /proc/PID/stat (proc(5)), in clock ticks since boot
+_AT_ENTRY = 9  # of the auxiliary vector (getauxval(3)): where the program begins in memory
+_ELF_ENTRY = 24  # offset of e_entry in a 64-bit ELF header: where it begins by the file
 
 
 class Process:
@@ -59,11 +63,41 @@ class Process:
         poll.register(self._pidfd, select.POLLIN)
         return bool(poll.poll(0))
 
+    def runs(self, identity: tuple[int, ...]) -> bool:
+        """Whether the process runs the file of that identity (Image.identity) now."""
+        try:
+            return file_identity(Path(self.exe_link).stat()) == identity
+        except OSError:  # it has ended, or runs what we may not see
+            return False
+
+    def load_bias(self) -> int:
+        """What the kernel added to the executable's addresses: 0 unless it is position-independent.
+
+        From the auxiliary vector, which also tells it where the file is deleted, on an overlay, or in
+        another mount namespace. Raises ProcessGone.
+        """
+        try:
+            with open(self.exe_link, "rb") as file:  # noqa: PTH123 (the link must not be resolved)
+                (entry,) = struct.unpack_from("<Q", file.read(64), _ELF_ENTRY)
+            return program_entry(self.pid) - int(entry)
+        except (OSError, KeyError, ValueError, struct.error) as error:  # empty once it has ended
+            raise ProcessGone(self.pid) from error
+
     def close(self) -> None:
         """Lets go of the process. Idempotent."""
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
+
+
+def program_entry(pid: int) -> int:
+    """Where the program of a process begins in memory, by its auxiliary vector.
+
+    Raises OSError, KeyError, ValueError or struct.error once it has ended.
+    """
+    vector = Path(f"/proc/{pid}/auxv").read_bytes()
+    words = struct.unpack(f"<{len(vector) // 8}Q", vector)
+    return int(dict(zip(words[0::2], words[1::2], strict=True))[_AT_ENTRY])
 
 
 def _start_time(pid: int) -> int:

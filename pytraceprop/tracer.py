@@ -11,9 +11,11 @@ import warnings
 import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
 
+from pytraceprop.attach_mode import choose_attach_mode
 from pytraceprop.attachment import Attachment
+from pytraceprop.environment import Environment
 from pytraceprop.errors import KernelError, PrivilegeError, ProcessGone, TracerClosed
-from pytraceprop.lockdown import LockdownStatus
+from pytraceprop.links import close_links
 from pytraceprop.native import COUNTER_NAMES, MAX_TARGETS, Core
 from pytraceprop.probes import read_plan
 from pytraceprop.process import Process, processes_of
@@ -39,7 +41,8 @@ class Tracer:
         max_requests: int = 8192,
         ring_bytes: int = 8 << 20,
         drain_interval: float = 0.01,
-        lockdown: LockdownStatus | None = None,
+        environment: Environment | None = None,
+        attach_mode: str | None = None,
     ) -> None:
         """Loads the BPF programs; nothing is traced yet.
 
@@ -49,7 +52,9 @@ class Tracer:
             side; takes some 2.5 KiB of kernel memory each. More are counted as `map_full`.
         ring_bytes: bytes of the ring buffer, a power of two of at least 4096.
         drain_interval: seconds between looks into the ring buffer.
-        lockdown: what the kernel allows, instead of finding it out; for tests.
+        environment: what the kernel has and allows, instead of Environment.detect(): a platform tests
+            its own reactions with it.
+        attach_mode: one of ATTACH_MODES, instead of the best that the kernel has; for tests.
 
         Raises CoreUnavailable, PrivilegeError, FeatureMissing, KernelError, or ValueError.
         """
@@ -58,10 +63,13 @@ class Tracer:
         if max_requests < 1:
             raise ValueError(f"max_requests must be positive, not {max_requests}")
         self._closed = True  # until all of this has worked
-        self.lockdown = LockdownStatus.detect() if lockdown is None else lockdown
-        self.propagation: Propagation = choose(propagation, self.lockdown)
+        self.environment = Environment.detect() if environment is None else environment
+        self.propagation: Propagation = choose(propagation, self.environment.lockdown)
         self.core = Core(
-            max_requests=max_requests, ring_bytes=ring_bytes, write_user=self.propagation.method is not None
+            max_requests=max_requests,
+            ring_bytes=ring_bytes,
+            write_user=self.propagation.method is not None,
+            attach_mode=attach_mode or choose_attach_mode(self.environment),
         )
         try:
             self._timer = self.core.open_timer(max(1, round(drain_interval * 1000)))
@@ -85,7 +93,7 @@ class Tracer:
     # Processes
 
     def attach(self, pid: int) -> Attachment:
-        """Traces one running process.
+        """Traces one running process. Of one that is traced already, gives the same Attachment.
 
         Raises ProcessGone, PrivilegeError, NotGo, UnsupportedExecutable, MalformedExecutable,
         KernelError (also when 1024 processes are attached already), or TracerClosed.
@@ -98,6 +106,10 @@ class Tracer:
                 raise ProcessGone(pid)
             with self._lock:
                 self._check_open()
+                for attachment in self.attachments:
+                    if attachment.pid == pid and attachment.state == "attached":
+                        process.close()
+                        return attachment
                 if not self._free_slots:
                     raise KernelError("attaching", 0, f"{MAX_TARGETS} processes are attached already")
                 incarnation, slot = self._next_incarnation, self._free_slots.pop()
@@ -140,17 +152,21 @@ class Tracer:
         with self._lock:
             return tuple(self._attachments.values())
 
-    def end(self, attachment: Attachment, state: str) -> None:
-        """Not for users: detaches, from Attachment."""
+    def end(self, attachments: Sequence[Attachment], state: str) -> None:
+        """Not for users: detaches, from Attachment. Several at once take hardly longer than one."""
         with self._lock:
-            if self._attachments.pop(attachment.incarnation, None) is None:
-                return  # it is, or has been, ended already
-            attachment.close_links()  # first, so that everything it reported is in the ring
+            # The others are, or have been, ended already.
+            ending = [a for a in attachments if self._attachments.pop(a.incarnation, None) is not None]
+            if not ending:
+                return
+            # First, so that everything they reported is in the ring.
+            close_links([link for attachment in ending for link in attachment.take_links()])
             self.drain()
-            attachment.release(state)
-            self._free_slots.append(attachment._slot)
-            for name, value in attachment.stats().items():
-                self._retired[name] += value
+            for attachment in ending:
+                attachment.release(state)
+                self._free_slots.append(attachment.slot)
+                for name, value in attachment.stats().items():
+                    self._retired[name] += value
 
     # Spans
 
@@ -186,8 +202,12 @@ class Tracer:
         if now - self._last_exit_check < _EXIT_CHECK_SECONDS:
             return
         self._last_exit_check = now
-        for attachment in list(self._attachments.values()):
-            attachment.check_exit()
+        ended: dict[str, list[Attachment]] = {}
+        for attachment in self._attachments.values():
+            if state := attachment.ended_as():
+                ended.setdefault(state, []).append(attachment)
+        for state, attachments in ended.items():
+            self.end(attachments, state)
 
     def _wait(self, seconds: float) -> None:
         if self._closed:
@@ -265,8 +285,7 @@ class Tracer:
         with self._lock:
             if self._closed:
                 return
-            for attachment in list(self._attachments.values()):
-                self.end(attachment, "detached")
+            self.end(self.attachments, "detached")
             self.drain()
             self._closed = True
             for subscription in self._subscriptions:
@@ -282,7 +301,8 @@ class Tracer:
         self._lock = threading.RLock()  # another thread of the parent may have held the old one
         self.core.abandon()
         for attachment in self._attachments.values():
-            attachment.close_links()  # the parent's own descriptors keep the links alive
+            for link in attachment.take_links():  # the parent's own descriptors keep it alive
+                os.close(link)
         for subscription in self._subscriptions:
             subscription.close()
         os.close(self._timer)

@@ -18,6 +18,11 @@ _MOST_SEARCHED = 1 << 28  # bytes, by all searches; few executables need to be s
 _MOST_FOUND = 1 << 18
 
 
+def file_identity(status: os.stat_result) -> tuple[int, ...]:
+    """Equal for the same unchanged file alone, whatever the file says of itself."""
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
 class Contents:
     """The bytes of a regular file. Close it; offsets are in bytes and may not be negative.
 
@@ -32,14 +37,7 @@ class Contents:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         status = os.fstat(self._descriptor)
         self._size = status.st_size
-        #: Equal for the same unchanged file alone, whatever the file says of itself.
-        self.identity = (
-            status.st_dev,
-            status.st_ino,
-            status.st_size,
-            status.st_mtime_ns,
-            status.st_ctime_ns,
-        )
+        self.identity = file_identity(status)
         if not stat.S_ISREG(status.st_mode):
             self.close()
             raise NotGo(display, "not a regular file")

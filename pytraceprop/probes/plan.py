@@ -47,7 +47,7 @@ class Plan:
     """An executable, understood. Holds no open file, so it can be cached and shared.
 
     `fields` are those of struct target in bpf/records.h; `context_types` maps type descriptors to the
-    offset, in bytes, of the context.Context that values of the type wrap. Their keys, and the fields
+    place of the context.Context that values of the type wrap (Types.wrappers). Their keys, and the fields
     whose name begins with `type_`, are virtual addresses of the file: where `position_independent` is
     true the process has them at a load bias, which `segments` tell together with its mappings.
 
@@ -56,6 +56,7 @@ class Plan:
     """
 
     path: str
+    identity: tuple[int, ...]  # of the file: Image.identity
     build_id: str
     go: str
     module: str
@@ -67,6 +68,10 @@ class Plan:
     segments: tuple[Segment, ...]
     stripped: bool
     seconds: float = attrs.field(eq=False)
+
+    def fields_at(self, bias: int) -> dict[str, int]:
+        """The fields as they are in a process whose executable was moved by so many bytes."""
+        return {n: v + bias if v and n.startswith("type_") else v for n, v in self.fields.items()}
 
     @property
     def sites(self) -> tuple[Site, ...]:

@@ -38,6 +38,7 @@ def read_plan(path: str | os.PathLike[str], display: str | None = None) -> Plan:
         fields, protocol, context_types = http1.read(executable)
         plan = Plan(
             path=image.path,
+            identity=key,
             build_id=image.note_build_id(),
             go=build.go,
             module=build.main_module,

@@ -16,24 +16,9 @@ from pathlib import Path
 import pytest
 
 import pytraceprop
-from pytraceprop.go import Executable
-from pytraceprop.probes import read_plan
 from tests.bpf.conftest import Cases
+from tests.bpf.leftovers import BREAKPOINT, sites_in_memory
 from tests.skips import require
-
-BREAKPOINT = 0xCC  # what a uprobe puts in place of an instruction's first byte
-
-
-def sites_in_memory(pid: int) -> bytes:
-    """The first byte of each probed instruction, as the process has it."""
-    link = f"/proc/{pid}/exe"
-    with Executable(link) as executable, Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
-        code = next(segment for segment in executable.image.segments if segment.executable)
-        found = b""
-        for site in read_plan(link).sites:
-            memory.seek(site.offset - code.offset + code.address)
-            found += memory.read(1)
-    return found
 
 
 def test_detaching_leaves_no_probe_behind(program: Cases) -> None:

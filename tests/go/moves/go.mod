@@ -1,0 +1,3 @@
+module pytraceprop.test/moves
+
+go 1.19

@@ -13,8 +13,8 @@ BUILD_INPUTS := setup.py pyproject.toml $(wildcard csrc/*.[ch] csrc/*.py bpf/*.[
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup packages .venv build demo test test-unit test-bpf test-vm test-full test-cycles test-binaries \
-	fuzz-executables lint format bench bench-inspect clean
+.PHONY: help setup packages .venv build wheel demo test test-unit test-bpf test-install test-vm test-full test-cycles
+.PHONY: test-binaries fuzz-executables lint format bench bench-inspect clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,10 +42,15 @@ $(BUILT): $(TOOLS_READY) $(BUILD_INPUTS)
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 
+wheel: $(TOOLS_READY) ## the sdist and the wheel, into dist/
+	@tools/install-packages --group build || echo "going on without them" >&2
+	rm -f dist/pytraceprop-*
+	$(PYTHON) -m build --no-isolation
+
 demo: packages build ## trace a chain of unmodified Go services and show their spans
 	$(PYTHON) -m examples.demo
 
-test: packages lint test-unit test-bpf test-vm ## all tests, at a size that fits a coffee break
+test: packages lint test-unit test-bpf test-install test-vm ## all tests, at a size that fits a coffee break
 
 test-unit: .venv ## tests that need neither root nor a particular kernel
 	@$(MAKE) --no-print-directory build || echo "not built: tests of the compiled core will fail" >&2
@@ -53,6 +58,9 @@ test-unit: .venv ## tests that need neither root nor a particular kernel
 
 test-bpf: build ## tests that load BPF into this kernel (root)
 	$(PYTEST) tests/bpf
+
+test-install: build ## tests of the sdist and the wheel, installed in clean places (root)
+	$(PYTEST) tests/install
 
 test-vm: build ## tests inside Debian kernels under qemu (root)
 	@tools/install-packages --group vm

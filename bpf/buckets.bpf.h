@@ -15,10 +15,12 @@ enum {
 	MAX_B = 20,		 /* far more buckets than are searched */
 };
 
-static long search_bucket(uint32_t index, void *data)
+static __noinline long search_bucket(uint32_t index, void *data)
 {
-	struct header_search *search = data;
-	const struct target *target = search->target;
+	const struct search_context *context = data;
+	const struct target *target = context->target;
+	struct header_search *search = &context->state->search;
+	uint8_t *bucket = context->state->scratch;
 	uint64_t used, hashes;
 
 	if (!search->table) {
@@ -35,34 +37,36 @@ static long search_bucket(uint32_t index, void *data)
 		search->table = search->groups + search->group * target->group_size;
 		search->group++;
 	}
-	if (!open_window(search->scratch, target->group_size, search->table)) {
+	if (!open_window(bucket, target->group_size, search->table)) {
 		search->failed = true;
 		return 1;
 	}
-	hashes = window_word(search->scratch, target->group_ctrl);
+	hashes = window_word(bucket, target->group_ctrl);
 	/* Bit 7 of each byte that is MIN_TOP_HASH or more; branches would be 256 states to verify. */
 	used = ((hashes & ALL(0x7f)) + ALL(0x80 - MIN_TOP_HASH)) | hashes;
-	search->table = window_word(search->scratch, target->bucket_overflow);
-	return find_in_slots(search, used);
+	search->table = window_word(bucket, target->bucket_overflow);
+	return find_in_slots(context, used);
 }
 
-/* search->scratch holds the head of the hmap. False: it cannot be read now. */
-static bool search_buckets(struct header_search *search)
+/* The scratch memory holds the head of the hmap. False: it cannot be read now. */
+static bool search_buckets(struct search_context *context)
 {
-	const struct target *target = search->target;
-	uint8_t flags = (uint8_t)window_word(search->scratch, target->map_writing);
-	uint8_t b = (uint8_t)window_word(search->scratch, target->hmap_b);
+	const struct target *target = context->target;
+	struct header_search *search = &context->state->search;
+	const uint8_t *head = context->state->scratch;
+	uint8_t flags = (uint8_t)window_word(head, target->map_writing);
+	uint8_t b = (uint8_t)window_word(head, target->hmap_b);
 
 	if (flags & HMAP_WRITING || b > MAX_B)
 		return false;
-	search->groups = window_word(search->scratch, target->map_dir_ptr);
-	search->directory = window_word(search->scratch, target->map_dir_len);
+	search->groups = window_word(head, target->map_dir_ptr);
+	search->directory = window_word(head, target->map_dir_len);
 	search->mask = (1ull << b) - 1;
 	search->tables = flags & HMAP_SAME_SIZE_GROW || !b ? search->mask : search->mask >> 1;
 	if (!search->groups) /* a map that never held anything */
-		search->complete = !window_word(search->scratch, target->map_used);
+		search->complete = !window_word(head, target->map_used);
 	else
-		bpf_loop(MAX_GROUPS, search_bucket, search, 0);
+		repeat(MAX_GROUPS, search_bucket, context);
 	return true;
 }
 

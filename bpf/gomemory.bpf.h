@@ -4,17 +4,21 @@
 #define PYTRACEPROP_GOMEMORY_BPF_H
 
 /*
- * The programs are sleepable (BPF_F_SLEEPABLE for uprobes, Linux 6.0, commit 8c7dcb84e3b7), so that a
- * page which this process has not touched yet is faulted in. Itabs and constant strings are in
+ * The full programs are sleepable (BPF_F_SLEEPABLE for uprobes, Linux 6.0, commit 8c7dcb84e3b7), so that
+ * a page which this process has not touched yet is faulted in. Itabs and constant strings are in
  * file-backed memory: with bpf_probe_read_user alone one of the first 500 calls of a fresh process had
  * no parent, most likely because the itab of its context could not be read (seen once, and not since).
- * It comes first because it is cheaper.
+ * It comes first because it is cheaper. For the basic programs the core touches those pages itself.
  */
+#ifdef PYTRACEPROP_BASIC
+#define read_user(to, size, from) bpf_probe_read_user((to), (size), (from))
+#else
 #define read_user(to, size, from)                                                                            \
 	({                                                                                                   \
 		long _failed = bpf_probe_read_user((to), (size), (from));                                    \
 		_failed ? bpf_copy_from_user((to), (size), (from)) : 0;                                      \
 	})
+#endif
 
 enum { SCRATCH_MASK = 511 }; /* a Swiss map group of our key and element types takes 328 bytes */
 

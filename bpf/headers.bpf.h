@@ -15,39 +15,40 @@ enum field_state {
 };
 
 /* A function of its own, because all frames together may take 512 bytes. */
-static __noinline enum field_state read_value(const struct header_search *search, struct trace_ids *ids)
+static __noinline enum field_state read_value(struct request_state *state, struct trace_ids *ids)
 {
 	struct go_string value;
 
 	/* Several header fields: section 3.2 allows one. */
-	if (search->values_len != 1)
+	if (state->search.values_len != 1)
 		return FIELD_INVALID;
-	value = read_string(search->values);
+	value = read_string(state->search.values);
 	if (value.len < TRACEPARENT_LEN)
 		return FIELD_INVALID;
-	if (read_user(search->scratch, value.len > TRACEPARENT_LEN ? TRACEPARENT_READ : TRACEPARENT_LEN,
+	if (read_user(state->scratch, value.len > TRACEPARENT_LEN ? TRACEPARENT_READ : TRACEPARENT_LEN,
 		      (void *)value.data))
 		return FIELD_UNSURE;
-	return traceparent_parse(search->scratch, value.len, ids) ? FIELD_VALID : FIELD_INVALID;
+	return traceparent_parse(state->scratch, value.len, ids) ? FIELD_VALID : FIELD_INVALID;
 }
 
 /* map: the address of the map's head, or 0 for a nil map. */
 static __noinline enum field_state find_traceparent(const struct target *target, uint64_t map,
-						    uint8_t *scratch, struct trace_ids *ids)
+						    struct request_state *state, struct trace_ids *ids)
 {
-	struct header_search search = {.target = target, .scratch = scratch};
+	struct search_context context = {.target = target, .state = state};
 
-	if (!target || !scratch || !ids)
+	if (!target || !state || !ids)
 		return FIELD_UNSURE;
 	if (!map)
 		return FIELD_MISSING;
-	if (!open_window(scratch, target->map_window, map))
+	if (!open_window(state->scratch, target->map_window, map))
 		return FIELD_UNSURE;
-	if (!(target->bucket_overflow ? search_buckets(&search) : search_groups(&search)))
+	__builtin_memset(&state->search, 0, sizeof(state->search));
+	if (!(target->bucket_overflow ? search_buckets(&context) : search_groups(&context)))
 		return FIELD_UNSURE;
-	if (!search.found)
-		return search.complete && !search.failed ? FIELD_MISSING : FIELD_UNSURE;
-	return read_value(&search, ids);
+	if (!state->search.found)
+		return state->search.complete && !state->search.failed ? FIELD_MISSING : FIELD_UNSURE;
+	return read_value(state, ids);
 }
 
 #endif

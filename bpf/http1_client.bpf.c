@@ -9,10 +9,16 @@
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 #include "records.h"
 #include "traceparent.h"
+#include "registers.bpf.h"
+#include "loop.bpf.h"
 #include "gomemory.bpf.h"
+#include "pidns.bpf.h"
 #include "state.bpf.h"
+#include "site.bpf.h"
+#include "requests.bpf.h"
 #include "headers.bpf.h"
 #include "parent.bpf.h"
 #include "address.bpf.h"
@@ -22,6 +28,16 @@
  * that the call is never reached, and a locked-down kernel accepts the program.
  */
 const volatile bool write_user = false;
+
+/*
+ * Without the old value, which atomic additions give since Linux 5.12 only (commit 5ca419f2864a). Two calls
+ * that end at once may both find no user left, and delete the entry twice: at worst a third call's header
+ * is not added, which is counted.
+ */
+static inline void add_users(struct request_ref *ref, int64_t by)
+{
+	__sync_fetch_and_add(&ref->users, by);
+}
 
 static void expect_write(const struct here *here, const struct request_state *client)
 {
@@ -37,7 +53,7 @@ static void expect_write(const struct here *here, const struct request_state *cl
 		return;
 	}
 	/* One *Request in two calls at once: which of them is being written cannot be told. */
-	__sync_fetch_and_add(&ref->users, 1);
+	add_users(ref, 1);
 	ref->serial = 0;
 }
 
@@ -46,7 +62,10 @@ static void forget_write(const struct here *here, const struct request_state *cl
 	struct address_key key = {.incarnation = here->target->incarnation, .address = client->request};
 	struct request_ref *ref = bpf_map_lookup_elem(&writes, &key);
 
-	if (ref && __sync_fetch_and_add(&ref->users, -1) <= 1)
+	if (!ref)
+		return;
+	add_users(ref, -1);
+	if (*(volatile int64_t *)&ref->users <= 0)
 		bpf_map_delete_elem(&writes, &key);
 }
 
@@ -58,14 +77,14 @@ static void forget_call(const struct here *here, struct request_state *client)
 }
 
 /*
- * pconn, err := t.getConn(treq, cm), in (*Transport).roundTrip: RBX treq. Before any dialling; once
+ * pconn, err := t.getConn(treq, cm), in (*Transport).roundTrip: register 1 treq. Before any dialling; once
  * more when a request is tried again on another connection.
  */
 static __noinline int start_call(const struct here *here, struct pt_regs *regs)
 {
 	const struct target *target = here->target;
-	uint64_t request = read_word(regs->bx + target->transport_request_request);
-	uint64_t call = read_word(regs->bx + target->transport_request_call);
+	uint64_t request = read_word(go_register(regs, 1) + target->transport_request_request);
+	uint64_t call = read_word(go_register(regs, 1) + target->transport_request_call);
 	struct request_state *client = find_request(here, &clients, here->goid);
 	struct go_string method, host, path;
 	struct go_iface context;
@@ -202,8 +221,8 @@ static void use_application_header(const struct here *here, struct request_state
 }
 
 /*
- * err = r.Header.writeSubset(w, reqWriteExcludeHeader, trace), in (*Request).write: RAX the map, RBX
- * and RCX w; r is on the stack. The request line, Host and User-Agent are in the buffer already.
+ * err = r.Header.writeSubset(w, reqWriteExcludeHeader, trace), in (*Request).write: registers 0 the map, 1
+ * and 2 w; r is on the stack. The request line, Host and User-Agent are in the buffer already.
  */
 static __noinline int write_request(const struct here *here, struct pt_regs *regs)
 {
@@ -216,10 +235,10 @@ static __noinline int write_request(const struct here *here, struct pt_regs *reg
 	enum field_state field;
 	uint64_t serial;
 
-	key.address = read_word(regs->sp + target->write_receiver);
+	key.address = read_word(go_stack_pointer(regs) + target->write_receiver);
 	ref = bpf_map_lookup_elem(&writes, &key);
 	/* CONNECT to a proxy, Request.Write by the application, a call that was given up. */
-	if (!ref || read_word(key.address + target->request_header) != regs->ax) {
+	if (!ref || read_word(key.address + target->request_header) != go_register(regs, 0)) {
 		count(here, COUNT_NOT_INJECTED_REQUEST_UNKNOWN);
 		return 0;
 	}
@@ -233,17 +252,17 @@ static __noinline int write_request(const struct here *here, struct pt_regs *reg
 		count(here, COUNT_NOT_INJECTED_REQUEST_UNKNOWN);
 		return 0;
 	}
-	if (!has_type(regs->bx, target->type_bufio_writer, &target->itab_bufio_writer)) {
+	if (!has_type(go_register(regs, 1), target->type_bufio_writer, &target->itab_bufio_writer)) {
 		count(here, COUNT_NOT_INJECTED_WRITER_UNKNOWN);
 		return 0;
 	}
 	/* pc.bw writes to a persistConnWriter, which is just the *persistConn. */
-	out = read_iface(regs->cx + target->bufio_wr);
+	out = read_iface(go_register(regs, 2) + target->bufio_wr);
 	if (has_type(out.itab, target->type_persist_conn_writer, &target->itab_persist_conn_writer))
 		read_addresses(target, out.data + target->persist_conn_conn, client);
 
 	client->span.header = HEADER_NONE; /* of an earlier attempt */
-	field = find_traceparent(target, regs->ax, client->scratch, &own);
+	field = find_traceparent(target, go_register(regs, 0), client, &own);
 	if (field == FIELD_VALID) {
 		use_application_header(here, client, &own);
 	} else if (field == FIELD_INVALID) {
@@ -253,7 +272,7 @@ static __noinline int write_request(const struct here *here, struct pt_regs *reg
 		count(here, COUNT_NOT_INJECTED_HEADERS_UNREADABLE);
 	} else if (!target->inject || !write_user) {
 		count(here, COUNT_NOT_INJECTED_OFF);
-	} else if (inject(here, regs->cx, client, serial)) {
+	} else if (inject(here, go_register(regs, 2), client, serial)) {
 		client->span.header = HEADER_INJECTED;
 		count(here, COUNT_INJECTED);
 	}
@@ -279,34 +298,37 @@ static int end_call(const struct here *here, struct request_state *client, uint6
 	return 0;
 }
 
-SEC("uprobe.s")
-int http1_client(struct pt_regs *regs)
+static __always_inline int client_site(const struct here *here, struct pt_regs *regs)
 {
 	struct request_state *client;
-	struct here here;
 
-	if (!look_around(regs, &here))
-		return 0;
-	if (here.site == SITE_HTTP1_CLIENT_START)
-		return start_call(&here, regs);
-	if (here.site == SITE_HTTP1_CLIENT_WRITE)
-		return write_request(&here, regs);
-	if (here.site == SITE_HTTP2_CLIENT)
-		count(&here, COUNT_HTTP2_CLIENT_UNTRACED);
-	client = find_request(&here, &clients, here.goid);
+	if (here->site == SITE_HTTP1_CLIENT_START)
+		return start_call(here, regs);
+	if (here->site == SITE_HTTP1_CLIENT_WRITE)
+		return write_request(here, regs);
+	if (here->site == SITE_HTTP2_CLIENT)
+		count(here, COUNT_HTTP2_CLIENT_UNTRACED);
+	client = find_request(here, &clients, here->goid);
 	if (!client)
 		return 0;
-	switch (here.site) {
-	case SITE_HTTP1_CLIENT_END: /* resp, err = pconn.roundTrip(treq); if err == nil: RAX, RBX */
-		return regs->bx ? 0 : end_call(&here, client, regs->ax, false);
+	switch (here->site) {
+	case SITE_HTTP1_CLIENT_END: /* resp, err = pconn.roundTrip(treq); if err == nil: registers 0 and 1 */
+		return go_register(regs, 1) ? 0 : end_call(here, client, go_register(regs, 0), false);
 	case SITE_HTTP1_CLIENT_FAIL: /* (*Transport).roundTrip returns without a response */
-		return end_call(&here, client, 0, true);
+		return end_call(here, client, 0, true);
 	case SITE_HTTP2_CLIENT: /* the connection turned out to speak HTTP/2 */
-		forget_call(&here, client);
+		forget_call(here, client);
 		return 0;
 	default:
 		return 0;
 	}
 }
+
+PROGRAM(http1_client, client_site)
+SITE_PROGRAM(http1_client_start, SITE_HTTP1_CLIENT_START, client_site)
+SITE_PROGRAM(http1_client_write, SITE_HTTP1_CLIENT_WRITE, client_site)
+SITE_PROGRAM(http1_client_end, SITE_HTTP1_CLIENT_END, client_site)
+SITE_PROGRAM(http1_client_fail, SITE_HTTP1_CLIENT_FAIL, client_site)
+SITE_PROGRAM(http2_client, SITE_HTTP2_CLIENT, client_site)
 
 char _license[] SEC("license") = "Dual BSD/GPL";

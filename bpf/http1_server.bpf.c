@@ -2,10 +2,16 @@
 /* Requests that net/http serves over HTTP/1: their context is read, their span reported. */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 #include "records.h"
 #include "traceparent.h"
+#include "registers.bpf.h"
+#include "loop.bpf.h"
 #include "gomemory.bpf.h"
+#include "pidns.bpf.h"
 #include "state.bpf.h"
+#include "site.bpf.h"
+#include "requests.bpf.h"
 #include "headers.bpf.h"
 #include "address.bpf.h"
 
@@ -41,7 +47,7 @@ static __noinline int end_request(const struct here *here, struct request_state 
 
 /*
  * func (sh serverHandler) ServeHTTP(rw ResponseWriter, req *Request), called by (*conn).serve
- * RAX sh.srv, RBX and RCX rw, RDI req.
+ * Registers 0 sh.srv, 1 and 2 rw, 3 req.
  */
 static __noinline int start_request(const struct here *here, struct pt_regs *regs)
 {
@@ -53,7 +59,7 @@ static __noinline int start_request(const struct here *here, struct pt_regs *reg
 	enum field_state field;
 	uint64_t url, header;
 
-	if (!has_type(regs->bx, target->type_response, &target->itab_response)) {
+	if (!has_type(go_register(regs, 1), target->type_response, &target->itab_response)) {
 		count(here, COUNT_HTTP2_SERVER_UNTRACED);
 		return 0;
 	}
@@ -70,9 +76,9 @@ static __noinline int start_request(const struct here *here, struct pt_regs *reg
 	server->span.kind = SPAN_SERVER;
 	server->span.incarnation = target->incarnation;
 	server->span.goid = here->goid;
-	server->request = regs->di;
-	server->other = regs->cx;
-	if (!open_window(server->scratch, target->request_window, regs->di)) {
+	server->request = go_register(regs, 3);
+	server->other = go_register(regs, 2);
+	if (!open_window(server->scratch, target->request_window, go_register(regs, 3))) {
 		count(here, COUNT_MEMORY_UNREADABLE);
 		drop_request(here, &servers);
 		return 0;
@@ -83,7 +89,7 @@ static __noinline int start_request(const struct here *here, struct pt_regs *reg
 	header = window_word(server->scratch, target->request_header);
 	server->context = window_iface(server->scratch, target->request_ctx).data;
 
-	field = find_traceparent(target, header, server->scratch, &server->incoming);
+	field = find_traceparent(target, header, server, &server->incoming);
 	if (field == FIELD_VALID) {
 		server->has_incoming = 1;
 		__builtin_memcpy(server->span.trace_id, server->incoming.trace_id, 16);
@@ -109,7 +115,8 @@ static __noinline int start_request(const struct here *here, struct pt_regs *reg
 		keep_string(method, server->span.method, KEEP_METHOD, server->span.truncated);
 	server->span.path_len = keep_string(path, server->span.path, KEEP_PATH, server->span.truncated);
 	server->span.host_len = keep_string(host, server->span.host, KEEP_HOST, server->span.truncated);
-	read_addresses(target, read_word(regs->cx + target->response_conn) + target->conn_rwc, server);
+	read_addresses(target, read_word(go_register(regs, 2) + target->response_conn) + target->conn_rwc,
+		       server);
 
 	asm volatile("" ::: "memory");
 	*(volatile uint64_t *)&server->serial = ref.serial;
@@ -119,21 +126,17 @@ static __noinline int start_request(const struct here *here, struct pt_regs *reg
 	return 0;
 }
 
-SEC("uprobe.s")
-int http1_server(struct pt_regs *regs)
+static __always_inline int server_site(const struct here *here, struct pt_regs *regs)
 {
 	struct request_state *server;
-	struct here here;
 
-	if (!look_around(regs, &here))
-		return 0;
-	if (here.site == SITE_HTTP1_SERVER_START)
-		return start_request(&here, regs);
-	if (here.site == SITE_HTTP2_SERVER) {
-		count(&here, COUNT_HTTP2_SERVER_UNTRACED);
+	if (here->site == SITE_HTTP1_SERVER_START)
+		return start_request(here, regs);
+	if (here->site == SITE_HTTP2_SERVER) {
+		count(here, COUNT_HTTP2_SERVER_UNTRACED);
 		return 0;
 	}
-	server = find_request(&here, &servers, here.goid);
+	server = find_request(here, &servers, here->goid);
 	if (!server)
 		return 0;
 	/*
@@ -141,8 +144,13 @@ int http1_server(struct pt_regs *regs)
 	 * UNWIND: serve's deferred function, which finds a request only when the handler panicked or
 	 * left by runtime.Goexit.
 	 */
-	end_request(&here, server, here.site == SITE_HTTP1_SERVER_UNWIND ? ERROR_PANIC : ERROR_NONE);
-	return 0;
+	return end_request(here, server, here->site == SITE_HTTP1_SERVER_UNWIND ? ERROR_PANIC : ERROR_NONE);
 }
+
+PROGRAM(http1_server, server_site)
+SITE_PROGRAM(http1_server_start, SITE_HTTP1_SERVER_START, server_site)
+SITE_PROGRAM(http1_server_end, SITE_HTTP1_SERVER_END, server_site)
+SITE_PROGRAM(http1_server_unwind, SITE_HTTP1_SERVER_UNWIND, server_site)
+SITE_PROGRAM(http2_server, SITE_HTTP2_SERVER, server_site)
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -8,20 +8,14 @@
 #define PYTRACEPROP_MAPSEARCH_BPF_H
 
 enum {
-	MAX_GROUPS = 512, /* read per search: 4096 cells */
-	NAME_LEN = 11,	  /* of "traceparent" */
-	SLOTS = 8,	  /* cells of a group, or of a bucket */
+	NAME_LEN = 11, /* of "traceparent" */
+	SLOTS = 8,     /* cells of a group, or of a bucket */
 };
 
-struct header_search {
+/* What the steps of a search are given. */
+struct search_context {
 	const struct target *target;
-	uint8_t *scratch;
-	uint64_t groups, mask, group; /* of the current array; mask is their number less one */
-	/* Swiss: the directory of tables. Buckets: the old array while a map grows, its mask. */
-	uint64_t directory, tables;
-	uint64_t table; /* Swiss: the current one. Buckets: the overflow bucket to come, or 0 */
-	uint64_t values, values_len;
-	bool found, complete, failed;
+	struct request_state *state; /* with the search, and the group in its scratch memory */
 };
 
 static bool is_traceparent(struct header_search *search, uint64_t name)
@@ -37,16 +31,22 @@ static bool is_traceparent(struct header_search *search, uint64_t name)
 }
 
 /* The group is in the scratch memory; bit 7 of a byte of used says that the cell holds an entry. */
-static long find_in_slots(struct header_search *search, uint64_t used)
+static long find_in_slots(const struct search_context *context, uint64_t used)
 {
-	const struct target *target = search->target;
+	const struct target *target = context->target;
+	struct header_search *search = &context->state->search;
 	int slot;
 
+	/*
+	 * The verifier of Linux 5.10 refuses a loop whose head is also reached from an instruction
+	 * of the loop that is no jump (check_cfg: "back-edge"), and clang lays this one out so.
+	 */
+#pragma unroll
 	for (slot = 0; slot < SLOTS; slot++) {
 		uint32_t key = (target->group_keys + slot * target->group_key_stride) & SCRATCH_MASK;
 		uint32_t elem = (target->group_elems + slot * target->group_elem_stride) & SCRATCH_MASK;
-		struct go_string *name = (void *)(search->scratch + key);
-		struct go_slice *values = (void *)(search->scratch + elem);
+		struct go_string *name = (void *)(context->state->scratch + key);
+		struct go_slice *values = (void *)(context->state->scratch + elem);
 
 		if (!(used >> (slot * 8) & 0x80) || name->len != NAME_LEN)
 			continue;

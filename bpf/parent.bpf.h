@@ -6,23 +6,23 @@
 #ifndef PYTRACEPROP_PARENT_BPF_H
 #define PYTRACEPROP_PARENT_BPF_H
 
-enum { MAX_HOPS = 128 };
-
 struct context_walk {
 	const struct target *target;
 	struct go_iface context;
 	uint64_t goid, serial;
-	bool unreadable;
+	bool ended, unreadable;
 };
 
-static long next_context(uint32_t index, void *data)
+static __noinline long next_context(uint32_t index, void *data)
 {
 	struct context_walk *walk = data;
 	struct address_key key = {.incarnation = walk->target->incarnation, .address = walk->context.data};
 	struct context_type_key type = {.incarnation = walk->target->incarnation};
 	struct request_ref *ref;
-	uint32_t *offset;
+	uint32_t *place;
+	uint64_t value;
 
+	walk->ended = true;
 	if (!walk->context.itab || !walk->context.data)
 		return 1;
 	ref = bpf_map_lookup_elem(&contexts, &key);
@@ -33,17 +33,21 @@ static long next_context(uint32_t index, void *data)
 	}
 	/* First as an itab that was seen before: then its type need not be read. */
 	type.type = walk->context.itab;
-	offset = bpf_map_lookup_elem(&context_types, &type);
-	if (!offset) {
+	place = bpf_map_lookup_elem(&context_types, &type);
+	if (!place) {
 		type.type = itab_type(walk->context.itab);
 		walk->unreadable = !type.type;
-		offset = bpf_map_lookup_elem(&context_types, &type);
-		if (!offset)
+		place = bpf_map_lookup_elem(&context_types, &type);
+		if (!place)
 			return 1;
 		type.type = walk->context.itab;
-		bpf_map_update_elem(&context_types, &type, offset, BPF_ANY);
+		bpf_map_update_elem(&context_types, &type, place, BPF_ANY);
 	}
-	walk->context = read_iface(walk->context.data + *offset);
+	value = walk->context.data;
+	if (*place >> 16)
+		value = read_word(value + (*place >> 16) - 1);
+	walk->context = read_iface(value + (*place & 0xffff));
+	walk->ended = false;
 	return 0;
 }
 
@@ -77,9 +81,12 @@ static __noinline int find_parent(const struct here *here, struct request_state 
 	walk.target = here->target;
 	walk.goid = 0;
 	walk.serial = 0;
+	walk.ended = false;
 	walk.unreadable = false;
 	walk.context = *context;
-	bpf_loop(MAX_HOPS, next_context, &walk, 0);
+	repeat(MAX_HOPS, next_context, &walk);
+	if (!walk.ended)
+		count(here, COUNT_PARENT_TOO_FAR);
 	if (walk.unreadable)
 		count(here, COUNT_MEMORY_UNREADABLE);
 	if (walk.goid) {

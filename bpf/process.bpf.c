@@ -13,21 +13,13 @@
 #include "state.bpf.h"
 #include "pidns.bpf.h"
 
-/* The slot of each attached process, by the number that the tracer knows it by. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_TARGETS);
-	__type(key, uint32_t);
-	__type(value, uint32_t);
-} watched SEC(".maps");
-
 /* TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm): p is current. */
 SEC("raw_tp/sched_process_exec")
 int process_exec(void *args)
 {
 	uint32_t tgid = visible_tgid();
-	uint32_t *slot = tgid ? bpf_map_lookup_elem(&watched, &tgid) : 0;
-	struct target *target = slot ? bpf_map_lookup_elem(&targets, slot) : 0;
+	struct watched_process *process = tgid ? bpf_map_lookup_elem(&watched, &tgid) : 0;
+	struct target *target = process ? bpf_map_lookup_elem(&targets, &process->slot) : 0;
 
 	if (target)
 		target->incarnation = 0; /* look_around compares it */

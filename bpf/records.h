@@ -12,7 +12,11 @@ enum {
 	FIELD_ABSENT = 65535, /* an offset that this program's types do not have */
 };
 
-/* Which instruction a probe sits on. A link's cookie is incarnation << 32 | slot << 8 | site. */
+/*
+ * Which instruction a probe sits on. A link's cookie is incarnation << 32 | slot << 8 | site; of links
+ * that the processes of a file share, link << 32 | site. Where there are no cookies, each site has a
+ * program, whose name is the site's in lower case.
+ */
 enum site {
 	SITE_HTTP1_SERVER_START = 1,
 	SITE_HTTP1_SERVER_END = 2,
@@ -26,6 +30,8 @@ enum site {
 };
 
 enum span_kind { SPAN_SERVER = 1, SPAN_CLIENT = 2 };
+
+enum protocol { PROTOCOL_HTTP1 = 0, PROTOCOL_HTTP2 = 1, PROTOCOL_GRPC = 2 };
 
 /* What became of the outgoing header of a client span. */
 enum header_outcome {
@@ -50,6 +56,7 @@ enum counter {
 	COUNT_INCOMING_UNREADABLE,
 	COUNT_PARENT_BY_CONTEXT,
 	COUNT_PARENT_BY_GOROUTINE,
+	COUNT_PARENT_TOO_FAR,
 	COUNT_NEW_TRACE,
 	COUNT_NOT_INJECTED_OFF,
 	COUNT_NOT_INJECTED_NO_ROOM,
@@ -135,9 +142,21 @@ struct span_record {
 	char path[KEEP_PATH];
 	char host[KEEP_HOST];
 	char route[KEEP_ROUTE];
+	uint8_t protocol;
 };
 
-/* Keys of the maps that Python fills. */
+/* A process in the map watched, whose keys are tgids as the tracer's pid namespace numbers them. */
+struct watched_process {
+	uint32_t slot;
+	uint32_t link;	/* whose hits are this process's, where links are shared; else 0 */
+	uint64_t start; /* task_struct.start_boottime, from the first hit on; 0 before */
+};
+
+/*
+ * Keys of the map that Python fills. The value says where a value of the type keeps its parent: the low
+ * half is an offset, in the value itself if the high half is 0, else behind the pointer that is in the
+ * value at (high half - 1).
+ */
 struct context_type_key {
 	uint32_t incarnation, unused;
 	uint64_t type;

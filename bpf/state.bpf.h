@@ -25,6 +25,19 @@ struct address_key {
 	uint64_t address;
 };
 
+/*
+ * Where the search of a map stands (mapsearch.bpf.h). Here and not on a program's stack, of which the
+ * verifier tracks every value: what differs from turn to turn of a loop would multiply.
+ */
+struct header_search {
+	uint64_t groups, mask, group; /* of the current array; mask is their number less one */
+	/* Swiss: the directory of tables. Buckets: the old array while a map grows, its mask. */
+	uint64_t directory, tables;
+	uint64_t table; /* Swiss: the current one. Buckets: the overflow bucket to come, or 0 */
+	uint64_t values, values_len;
+	uint64_t found, complete, failed;
+};
+
 struct request_state {
 	uint64_t serial;
 	uint64_t request; /* *http.Request */
@@ -33,6 +46,7 @@ struct request_state {
 	struct trace_ids incoming;
 	uint8_t has_incoming;
 	struct span_record span;
+	struct header_search search;
 	uint8_t scratch[SCRATCH_MASK + 1 + 32];
 };
 
@@ -70,6 +84,14 @@ struct {
 	__type(value, uint32_t);
 } context_types SEC(".maps");
 
+/* The attached processes by their tgid as the tracer numbers it (pidns.bpf.h). */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_TARGETS);
+	__type(key, uint32_t);
+	__type(value, struct watched_process);
+} watched SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, MAX_TARGETS);
@@ -88,91 +110,5 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4096);
 } events SEC(".maps");
-
-/* What a program knows at every site. */
-struct here {
-	struct target *target;
-	struct counters *counters;
-	uint64_t goid; /* not at SITE_HTTP1_CLIENT_WRITE */
-	enum site site;
-};
-
-/* Atomic although per CPU: a program on a uprobe can be preempted by another. */
-static inline void count(const struct here *here, enum counter which)
-{
-	__sync_fetch_and_add(&here->counters->count[which], 1);
-}
-
-/* False where the link outlived its target (a detach is under way): then touch nothing. */
-static inline bool look_around(struct pt_regs *regs, struct here *here)
-{
-	uint64_t cookie = bpf_get_attach_cookie(regs);
-	uint32_t slot = (cookie >> 8) & 0xffff;
-
-	here->site = cookie & 0xff;
-	here->target = bpf_map_lookup_elem(&targets, &slot);
-	here->counters = bpf_map_lookup_elem(&counts, &slot);
-	if (!here->target || !here->counters)
-		return false;
-	if (here->target->incarnation != cookie >> 32) {
-		count(here, COUNT_STALE_SITE);
-		return false;
-	}
-	here->goid = 0;
-	if (here->site == SITE_HTTP1_CLIENT_WRITE) /* the connection's goroutine, of no interest */
-		return true;
-	here->goid = read_word(regs->r14 + here->target->g_goid); /* R14 holds g, Go 1.17 and later */
-	if (!here->goid) {
-		count(here, COUNT_MEMORY_UNREADABLE);
-		return false;
-	}
-	return true;
-}
-
-static const struct request_state no_request;
-
-/* A fresh, zeroed entry of this goroutine, or NULL and a count. */
-static inline struct request_state *new_request(const struct here *here, void *map)
-{
-	struct goroutine_key key = {.incarnation = here->target->incarnation, .goid = here->goid};
-
-	if (bpf_map_update_elem(map, &key, &no_request, BPF_ANY)) {
-		count(here, COUNT_MAP_FULL);
-		return 0;
-	}
-	return bpf_map_lookup_elem(map, &key);
-}
-
-static inline struct request_state *find_request(const struct here *here, void *map, uint64_t goid)
-{
-	struct goroutine_key key = {.incarnation = here->target->incarnation, .goid = goid};
-
-	return bpf_map_lookup_elem(map, &key);
-}
-
-static inline void drop_request(const struct here *here, void *map)
-{
-	struct goroutine_key key = {.incarnation = here->target->incarnation, .goid = here->goid};
-
-	bpf_map_delete_elem(map, &key);
-}
-
-/* Never 0, which would be an invalid id. */
-static inline uint64_t random_id(void)
-{
-	uint64_t id = (uint64_t)bpf_get_prandom_u32() << 32 | bpf_get_prandom_u32();
-
-	return id ? id : 1;
-}
-
-/* Without wake-up: an interrupt per record costs fifty times the record itself. */
-static inline void submit(const struct here *here, struct request_state *state)
-{
-	state->span.end_ns = bpf_ktime_get_ns();
-	if (bpf_ringbuf_output(&events, &state->span, sizeof(state->span), BPF_RB_NO_WAKEUP))
-		count(here, COUNT_RECORD_DROPPED);
-	else
-		count(here, state->span.kind == SPAN_SERVER ? COUNT_SERVER_SPANS : COUNT_CLIENT_SPANS);
-}
 
 #endif

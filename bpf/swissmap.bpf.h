@@ -7,7 +7,7 @@
 #ifndef PYTRACEPROP_SWISSMAP_BPF_H
 #define PYTRACEPROP_SWISSMAP_BPF_H
 
-static bool open_table(struct header_search *search)
+static bool open_table(const struct target *target, struct header_search *search)
 {
 	uint64_t address = read_word(search->directory + search->table * 8);
 
@@ -16,16 +16,17 @@ static bool open_table(struct header_search *search)
 		search->groups = 0;
 		return true;
 	}
-	search->groups = read_word(address + search->target->table_groups_data);
-	search->mask = read_word(address + search->target->table_groups_mask);
+	search->groups = read_word(address + target->table_groups_data);
+	search->mask = read_word(address + target->table_groups_mask);
 	return search->groups != 0;
 }
 
-static long search_group(uint32_t index, void *data)
+static __noinline long search_group(uint32_t index, void *data)
 {
-	struct header_search *search = data;
-	const struct target *target = search->target;
-	uint8_t *scratch = search->scratch;
+	const struct search_context *context = data;
+	const struct target *target = context->target;
+	struct header_search *search = &context->state->search;
+	uint8_t *scratch = context->state->scratch;
 	uint64_t used;
 
 	if (search->directory && (!search->groups || search->group > search->mask)) {
@@ -35,7 +36,7 @@ static long search_group(uint32_t index, void *data)
 			search->complete = true;
 			return 1;
 		}
-		if (!open_table(search)) {
+		if (!open_table(target, search)) {
 			search->failed = true;
 			return 1;
 		}
@@ -49,7 +50,7 @@ static long search_group(uint32_t index, void *data)
 	}
 	search->group++;
 	used = ~*(uint64_t *)(scratch + (target->group_ctrl & SCRATCH_MASK));
-	if (find_in_slots(search, used))
+	if (find_in_slots(context, used))
 		return 1;
 	if (!search->directory) {
 		search->complete = true;
@@ -58,25 +59,27 @@ static long search_group(uint32_t index, void *data)
 	return 0;
 }
 
-/* search->scratch holds the head of the Map. False: it cannot be read now. */
-static bool search_groups(struct header_search *search)
+/* The scratch memory holds the head of the Map. False: it cannot be read now. */
+static bool search_groups(struct search_context *context)
 {
-	const struct target *target = search->target;
+	const struct target *target = context->target;
+	struct header_search *search = &context->state->search;
+	const uint8_t *head = context->state->scratch;
 
-	if (window_word(search->scratch, target->map_writing) & 0xff)
+	if (window_word(head, target->map_writing) & 0xff)
 		return false;
-	search->tables = window_word(search->scratch, target->map_dir_len);
-	search->groups = window_word(search->scratch, target->map_dir_ptr);
+	search->tables = window_word(head, target->map_dir_len);
+	search->groups = window_word(head, target->map_dir_ptr);
 	if (!search->groups) { /* a map that never held anything */
-		search->complete = !window_word(search->scratch, target->map_used);
+		search->complete = !window_word(head, target->map_used);
 		return true;
 	}
 	if (search->tables) {
 		search->directory = search->groups;
-		if (!open_table(search))
+		if (!open_table(target, search))
 			return false;
 	}
-	bpf_loop(MAX_GROUPS, search_group, search, 0);
+	repeat(MAX_GROUPS, search_group, context);
 	return true;
 }
 

@@ -5,7 +5,7 @@
  * libbpf moves the accesses to where the running kernel has the field (CO-RE).
  *
  * struct pt_regs is user ABI on x86-64 (the order that PTRACE_GETREGS shows) and needs no
- * relocation.
+ * relocation; on arm64 it begins with struct user_pt_regs, which is.
  */
 #ifndef PYTRACEPROP_VMLINUX_H
 #define PYTRACEPROP_VMLINUX_H
@@ -74,9 +74,19 @@ struct task_struct {
 
 #pragma clang attribute pop
 
+#if defined(__TARGET_ARCH_arm64)
+
+struct pt_regs {
+	uint64_t regs[31], sp, pc, pstate;
+};
+
+#else
+
 struct pt_regs {
 	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs,
 		flags, sp, ss;
 };
+
+#endif
 
 #endif

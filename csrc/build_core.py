@@ -8,7 +8,7 @@ from pathlib import Path
 from cffi import FFI
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ["core.c", "ring.c", "targets.c", "traceparent.c"]
+SOURCES = ["core.c", "links.c", "ring.c", "targets.c", "traceparent.c"]
 
 ffibuilder = FFI()
 ffibuilder.cdef((ROOT / "bpf/records.h").read_text() + (ROOT / "csrc/core.h").read_text())
@@ -18,5 +18,6 @@ ffibuilder.set_source(
     sources=[f"csrc/{name}" for name in SOURCES],
     include_dirs=["."],
     libraries=["bpf"],
-    extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra"],
+    # -g0: the debug information would name folders of the machine that built the wheel.
+    extra_compile_args=["-std=gnu11", "-O2", "-g0", "-Wall", "-Wextra"],
 )

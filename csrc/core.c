@@ -117,8 +117,7 @@ static int share_maps(struct core *core, struct bpf_object *object, const struct
 	return 0;
 }
 
-/* Objects may also hold programs of other kinds, such as tracepoints. */
-static bool is_uprobe(const struct bpf_program *program)
+bool core_is_uprobe(const struct bpf_program *program)
 {
 	return !strncmp(bpf_program__section_name(program), "uprobe", strlen("uprobe"));
 }
@@ -129,16 +128,19 @@ static int load_object(struct core *core, const char *path, const struct core_op
 	struct bpf_object *object = bpf_object__open_file(path, NULL);
 	struct bpf_program *program;
 	bool write_user = options->write_user;
+	bool multi = core->attach_mode <= ATTACH_MULTI_UNFILTERED;
+	bool any_process = core->attach_mode == ATTACH_MULTI_UNFILTERED;
 	uint32_t pid_namespace = own_pid_namespace();
 	int failed;
 
 	if (!object)
 		return core_fail(error, errno, "opening %s: %s", path, strerror(errno));
 	set_constant(object, "write_user", &write_user, sizeof(write_user));
+	set_constant(object, "any_process", &any_process, sizeof(any_process));
 	set_constant(object, "tracer_pidns", &pid_namespace, sizeof(pid_namespace));
 	bpf_object__for_each_program(program, object)
 	{
-		if (is_uprobe(program))
+		if (multi && core_is_uprobe(program))
 			bpf_program__set_expected_attach_type(program,
 							      (enum bpf_attach_type)ATTACH_TYPE_UPROBE_MULTI);
 	}
@@ -147,7 +149,11 @@ static int load_object(struct core *core, const char *path, const struct core_op
 		failed = bpf_object__load(object);
 	if (failed) {
 		bpf_object__close(object);
-		return core_fail(error, failed, "loading %s: %s", path, strerror(-failed));
+		/* ESRCH is said of the types: programs are fitted to those of the kernel (CO-RE). */
+		return core_fail(error, failed, "loading %s: %s", path,
+				 failed == -ESRCH
+					 ? "the kernel's types (BTF) are not in /sys/kernel/btf/vmlinux"
+					 : strerror(-failed));
 	}
 	core->object[core->objects++] = object;
 	return 0;
@@ -199,6 +205,7 @@ struct core *core_open(const char *const *object_paths, uint32_t objects, const 
 		free(core);
 		return NULL;
 	}
+	core->attach_mode = options->attach_mode;
 	current_error = error;
 	for (uint32_t i = 0; i < objects && !failed; i++)
 		failed = load_object(core, object_paths[i], options, error);

@@ -18,6 +18,7 @@ enum { MAX_OBJECTS = 16 };
 enum { ATTACH_TYPE_UPROBE_MULTI = 48 };
 
 struct core {
+	enum attach_mode attach_mode;
 	struct bpf_object *object[MAX_OBJECTS];
 	uint32_t objects;
 	struct bpf_link *exec_watch;
@@ -29,6 +30,8 @@ struct core {
 /* Fills the error; the negative errno, for returning it. */
 __attribute__((format(printf, 3, 4))) int core_fail(struct core_error *error, int number, const char *format,
 						    ...);
+/* Objects may also hold programs of other kinds, such as tracepoints. */
+bool core_is_uprobe(const struct bpf_program *program);
 int core_find_map(struct core *core, const char *name);
 struct bpf_program *core_find_program(struct core *core, const char *name);
 

@@ -1,18 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One traced process: its entry in the maps, its links, its counters. */
+/* One traced process: its entry in the maps, its counters. */
 #include "core_private.h"
 
-#include <linux/bpf.h>
 #include <stdlib.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-/* The part of union bpf_attr that links uprobes (Linux 6.6); the build's headers may be older. */
-struct uprobe_multi_attr {
-	uint32_t prog_fd, target_fd, attach_type, flags;
-	uint64_t path, offsets, ref_ctr_offsets, cookies;
-	uint32_t count, multi_flags, pid;
-};
 
 int core_set_target(struct core *core, uint32_t slot, const struct target *target, struct core_error *error)
 {
@@ -33,9 +23,10 @@ int core_set_target(struct core *core, uint32_t slot, const struct target *targe
 		      : 0;
 }
 
-int core_watch(struct core *core, uint32_t pid, uint32_t slot, struct core_error *error)
+int core_watch(struct core *core, uint32_t pid, uint32_t slot, uint32_t link, struct core_error *error)
 {
-	int failed = bpf_map_update_elem(core_find_map(core, "watched"), &pid, &slot, BPF_ANY);
+	struct watched_process process = {.slot = slot, .link = link};
+	int failed = bpf_map_update_elem(core_find_map(core, "watched"), &pid, &process, BPF_ANY);
 
 	return failed ? core_fail(error, failed, "watching process %u: %s", pid, strerror(-failed)) : 0;
 }
@@ -52,11 +43,11 @@ int core_is_vacant(struct core *core, uint32_t slot)
 	return !bpf_map_lookup_elem(core_find_map(core, "targets"), &slot, &target) && !target.incarnation;
 }
 
-int core_add_context_type(struct core *core, uint32_t incarnation, uint64_t type, uint32_t offset,
+int core_add_context_type(struct core *core, uint32_t incarnation, uint64_t type, uint32_t place,
 			  struct core_error *error)
 {
 	struct context_type_key key = {.incarnation = incarnation, .type = type};
-	int failed = bpf_map_update_elem(core_find_map(core, "context_types"), &key, &offset, BPF_ANY);
+	int failed = bpf_map_update_elem(core_find_map(core, "context_types"), &key, &place, BPF_ANY);
 
 	return failed ? core_fail(error, failed, "describing a context type: %s", strerror(-failed)) : 0;
 }
@@ -89,29 +80,6 @@ int core_forget(struct core *core, uint32_t incarnation)
 	return forget_in(core, "servers", incarnation) + forget_in(core, "clients", incarnation);
 }
 
-int core_attach(struct core *core, const char *program, const char *path, uint32_t pid,
-		const uint64_t *offsets, const uint64_t *cookies, uint32_t sites, struct core_error *error)
-{
-	struct bpf_program *found = core_find_program(core, program);
-	struct uprobe_multi_attr attr = {
-		.attach_type = ATTACH_TYPE_UPROBE_MULTI,
-		.path = (uintptr_t)path,
-		.offsets = (uintptr_t)offsets,
-		.cookies = (uintptr_t)cookies,
-		.count = sites,
-		.pid = pid,
-	};
-	int fd;
-
-	if (!found)
-		return core_fail(error, ENOENT, "there is no BPF program %s", program);
-	attr.prog_fd = (uint32_t)bpf_program__fd(found);
-	fd = (int)syscall(SYS_bpf, BPF_LINK_CREATE, &attr, sizeof(attr));
-	return fd < 0 ? core_fail(error, errno, "attaching %s to %u sites: %s", program, sites,
-				  strerror(errno))
-		      : fd;
-}
-
 int core_read_counters(struct core *core, uint32_t slot, struct counters *sum)
 {
 	int cpus = libbpf_num_possible_cpus(), failed;
@@ -131,14 +99,25 @@ int core_read_counters(struct core *core, uint32_t slot, struct counters *sum)
 	return failed;
 }
 
-int core_read_program_stats(struct core *core, const char *program, struct program_stats *stats)
+int core_read_probe_stats(struct core *core, struct probe_stats *stats)
 {
-	struct bpf_program *found = core_find_program(core, program);
-	struct bpf_prog_info info = {};
-	uint32_t size = sizeof(info);
-	int failed = found ? bpf_obj_get_info_by_fd(bpf_program__fd(found), &info, &size) : -ENOENT;
+	struct bpf_program *program;
 
-	stats->runs = info.run_cnt;
-	stats->nanoseconds = info.run_time_ns;
-	return failed;
+	memset(stats, 0, sizeof(*stats));
+	for (uint32_t i = 0; i < core->objects; i++)
+		bpf_object__for_each_program(program, core->object[i])
+		{
+			struct bpf_prog_info info = {};
+			uint32_t size = sizeof(info);
+			int failed;
+
+			if (!core_is_uprobe(program))
+				continue;
+			failed = bpf_obj_get_info_by_fd(bpf_program__fd(program), &info, &size);
+			if (failed)
+				return failed;
+			stats->runs += info.run_cnt;
+			stats->nanoseconds += info.run_time_ns;
+		}
+	return 0;
 }

@@ -9,6 +9,7 @@ with pytraceprop.Tracer() as tracer:
 
 from pytraceprop.attachment import Attachment
 from pytraceprop.context import InvalidTraceparent, TraceContext
+from pytraceprop.environment import Answer, Environment
 from pytraceprop.errors import (
     CoreUnavailable,
     ExecutableError,
@@ -32,8 +33,10 @@ from pytraceprop.tracer import Tracer
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
     "Attachment",
     "CoreUnavailable",
+    "Environment",
     "ExecutableError",
     "FeatureMissing",
     "InvalidTraceparent",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytraceprop.errors import KernelError, ProcessGone, UnsupportedExecutable
 from pytraceprop.links import close_links
-from pytraceprop.probes import Plan, ProtocolPlan, Site
+from pytraceprop.probes import Plan, ProtocolPlan
 from pytraceprop.process import Process
 from pytraceprop.propagation import Propagation
 from pytraceprop.protocol import Protocol, protocols_of
@@ -88,19 +88,23 @@ class Attachment:
             core.add_context_types(
                 self.incarnation, {t + bias: o for t, o in self._plan.context_types.items()}
             )
-            programs: dict[str, list[Site]] = {}
-            for site in self._plan.sites:
-                programs.setdefault(site.program, []).append(site)
-            for program, sites in programs.items():
-                cookies = [(s.offset, self.incarnation << 32 | self.slot << 8 | s.kind) for s in sites]
-                self._links.append(core.attach(program, self._process.exe_link, self.pid, cookies))
-            # What was read is true of the program that was there before its execve is watched.
-            if self.ended_as() or not self._process.runs(self._plan.identity):
+            self._links = core.attach(
+                self._process.exe_link,
+                self.pid,
+                identity=self._plan.identity,
+                incarnation=self.incarnation,
+                slot=self.slot,
+                sites=self._plan.sites,
+            )
+            # What was read is true of the program that was there before its execve was watched.
+            same = self._process.runs(self._plan.identity) and self._process.load_bias() == bias
+            if self.ended_as() or not same:
                 raise ProcessGone(self.pid)
         except KernelError as error:
-            self.release("detached")
             # Its file and its threads go before the pidfd says so.
-            if error.errno in (errno.ENOENT, errno.ESRCH) or self._process.exited:
+            gone = error.errno in (errno.ENOENT, errno.ESRCH) or self._process.exited
+            self.release("detached")
+            if gone:
                 raise ProcessGone(self.pid) from error
             raise
         except BaseException:

@@ -5,10 +5,8 @@ Needs neither the compiled core nor privileges: ctypes over libbpf alone, so tha
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import struct
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -16,14 +14,12 @@ from typing import Any
 
 import attrs
 
+from pytraceprop import libbpf
+
 LOCKDOWN_PATH = "/sys/kernel/security/lockdown"
 
 _CAP_SYS_ADMIN = 21
-_PROG_TYPE_KPROBE = 2
 _PROBE_WRITE_USER = 36  # BPF_FUNC_probe_write_user
-# BPF_CALL helper 36; BPF_EXIT
-_PROGRAM = struct.pack("<BBhiBBhi", 0x85, 0, 0, _PROBE_WRITE_USER, 0x95, 0, 0, 0)
-_LIBBPF = "libbpf.so.1"  # by soname: bpf_prog_load of libbpf 0.x takes a file name first
 
 
 class LockdownMode(str, Enum):
@@ -69,24 +65,8 @@ def load_probe() -> int | None:
     EINVAL is said of the helper. libbpf_probe_bpf_helper cannot be used: before libbpf 1.5 it looks
     for a text that verifiers from Linux 6.12 on word differently, and answers "available".
     """
-    try:
-        load = ctypes.CDLL(_LIBBPF).bpf_prog_load
-    except (OSError, AttributeError):
-        return None
-    load.argtypes = [
-        ctypes.c_int,
-        ctypes.c_char_p,
-        ctypes.c_char_p,
-        ctypes.c_char_p,
-        ctypes.c_size_t,
-        ctypes.c_void_p,
-    ]
-    load.restype = ctypes.c_int
-    answer = int(load(_PROG_TYPE_KPROBE, b"write_user", b"GPL", _PROGRAM, len(_PROGRAM) // 8, None))
-    if answer >= 0:
-        os.close(answer)
-        return 0
-    return -answer
+    with libbpf.closing(libbpf.load_program(libbpf.call(_PROBE_WRITE_USER) + libbpf.EXIT)) as answer:
+        return None if answer is None else max(0, -answer)
 
 
 def _decide(

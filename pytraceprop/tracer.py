@@ -11,10 +11,11 @@ import warnings
 import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
 
+from pytraceprop.attach_mode import choose_attach_mode
 from pytraceprop.attachment import Attachment
+from pytraceprop.environment import Environment
 from pytraceprop.errors import KernelError, PrivilegeError, ProcessGone, TracerClosed
 from pytraceprop.links import close_links
-from pytraceprop.lockdown import LockdownStatus
 from pytraceprop.native import COUNTER_NAMES, MAX_TARGETS, Core
 from pytraceprop.probes import read_plan
 from pytraceprop.process import Process, processes_of
@@ -40,7 +41,8 @@ class Tracer:
         max_requests: int = 8192,
         ring_bytes: int = 8 << 20,
         drain_interval: float = 0.01,
-        lockdown: LockdownStatus | None = None,
+        environment: Environment | None = None,
+        attach_mode: str | None = None,
     ) -> None:
         """Loads the BPF programs; nothing is traced yet.
 
@@ -50,7 +52,9 @@ class Tracer:
             side; takes some 2.5 KiB of kernel memory each. More are counted as `map_full`.
         ring_bytes: bytes of the ring buffer, a power of two of at least 4096.
         drain_interval: seconds between looks into the ring buffer.
-        lockdown: what the kernel allows, instead of finding it out; for tests.
+        environment: what the kernel has and allows, instead of Environment.detect(): a platform tests
+            its own reactions with it.
+        attach_mode: one of ATTACH_MODES, instead of the best that the kernel has; for tests.
 
         Raises CoreUnavailable, PrivilegeError, FeatureMissing, KernelError, or ValueError.
         """
@@ -59,10 +63,13 @@ class Tracer:
         if max_requests < 1:
             raise ValueError(f"max_requests must be positive, not {max_requests}")
         self._closed = True  # until all of this has worked
-        self.lockdown = LockdownStatus.detect() if lockdown is None else lockdown
-        self.propagation: Propagation = choose(propagation, self.lockdown)
+        self.environment = Environment.detect() if environment is None else environment
+        self.propagation: Propagation = choose(propagation, self.environment.lockdown)
         self.core = Core(
-            max_requests=max_requests, ring_bytes=ring_bytes, write_user=self.propagation.method is not None
+            max_requests=max_requests,
+            ring_bytes=ring_bytes,
+            write_user=self.propagation.method is not None,
+            attach_mode=attach_mode or choose_attach_mode(self.environment),
         )
         try:
             self._timer = self.core.open_timer(max(1, round(drain_interval * 1000)))

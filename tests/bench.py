@@ -63,7 +63,7 @@ def round_of(
             assert tracer.stats()["client_spans"] == requests
             with counting_runs():  # on its own: counting costs time
                 proxy.drive(500, concurrency=concurrency)
-                runs = sum(tracer.core.program_runs(p)[0] for p in ("http1_server", "http1_client"))
+                runs = tracer.core.probe_runs()[0]
                 traps = runs / 500
     assert driven.failed == 0
     return driven.summary["rps"], cpu, traps

@@ -28,7 +28,7 @@ def _show_machine(lockdown: pytraceprop.LockdownStatus) -> None:
     print(f"writing user memory: {answer}. {lockdown.reason}")
 
 
-def _trace(lockdown: pytraceprop.LockdownStatus) -> bool:
+def _trace(environment: pytraceprop.Environment) -> bool:
     """Starts, attaches, drives, prints; whether propagation was at work."""
     _title("Building and starting three Go services: front -> HTTPS -> middle -> HTTP -> back")
     print("They know nothing of tracing. HTTP/2 is switched off in them, as this version traces HTTP/1.1.")
@@ -36,7 +36,7 @@ def _trace(lockdown: pytraceprop.LockdownStatus) -> bool:
     with (
         tempfile.TemporaryDirectory() as directory,
         Shop(Path(directory)) as shop,
-        pytraceprop.Tracer(lockdown=lockdown) as tracer,
+        pytraceprop.Tracer(environment=environment) as tracer,
     ):
         for pid, name in shop.names.items():
             print(f"  {name:6}  pid {pid}")
@@ -93,10 +93,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.demo", description="Traces three Go services.")
     parser.add_argument("--no-vm", action="store_true", help="stay on this kernel, whatever it allows")
     arguments = parser.parse_args()
-    lockdown = pytraceprop.LockdownStatus.detect()
-    _show_machine(lockdown)
+    environment = pytraceprop.Environment.detect()
+    _show_machine(environment.lockdown)
     try:
-        propagated = _trace(lockdown)
+        propagated = _trace(environment)
     except pytraceprop.TracepropError as error:
         print(f"Tracing is not possible here: {error}", file=sys.stderr)
         return 1

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 import attrs
 import capstone
 
+from pytraceprop.errors import MalformedExecutable
 from pytraceprop.go.functions import Function
 from pytraceprop.go.sites import Code, Instruction
 
@@ -119,20 +120,27 @@ class Arm64Code(Code):
         return found
 
     def calls(self, callee: Function) -> list[int]:
-        """Addresses of the direct calls to a function, in order of address.
+        called = {one.target for one in self.instructions if one.mnemonic == "bl" and one.target is not None}
+        ways = {one for one in called if callee.start in (one, self._leads_to(one))}
+        return [one.address for one in self.instructions if one.mnemonic == "bl" and one.target in ways]
 
-        Only text beyond 128 MiB is reached through trampolines, and the linker keeps a package together.
-        """
-        return [
-            one.address for one in self.instructions if one.mnemonic == "bl" and one.target == callee.start
-        ]
+    def _leads_to(self, address: int) -> int | None:
+        """Where a trampoline goes: the linker makes them for calls over 128 MiB and more."""
+        try:
+            page, offset, jump = self._image.unpack("<III", address)
+        except MalformedExecutable:
+            return None
+        register = page & 31
+        # adrp register, page; add register, register, offset; br register
+        if page & 0x9F000000 != 0x90000000 or jump != 0xD61F0000 | register << 5:
+            return None
+        if offset & 0xFFC003FF != 0x91000000 | register << 5 | register:
+            return None
+        pages = (page >> 5 & 0x7FFFF) << 2 | page >> 29 & 3
+        pages -= (pages & 1 << 20) << 1
+        return (address & ~0xFFF) + (pages << 12) + (offset >> 10 & 0xFFF)
 
     def test_after(self, call: int, result: int) -> tuple[int, int]:
-        """The conditional branch that tests a result of the call for zero, by the result's number.
-
-        Gives its address and where it goes when the result is zero. Between call and test only
-        instructions may stand that leave it and the results before it alone.
-        """
         index = self._at[call] + 1
         for _ in range(_LONGEST_SEARCH):
             if index >= len(self.instructions):
@@ -161,12 +169,6 @@ class Arm64Code(Code):
             yield one.end
 
     def receiver_slot(self, call: int, argument: int, field_offset: int) -> int:
-        """Where on the stack the receiver is kept whose field is passed to a call.
-
-        Looks back from the call for the load of the argument from R + field_offset and, before it, of R
-        from the stack; then makes sure that the function stores to that slot once, its first argument,
-        on entry. The answer is in bytes from SP at the call.
-        """
         slot = self._slot_loaded(self._at[call], argument, field_offset)
         if slot is None:
             raise self.missing(f"does not load the receiver of the call at {call:#x} from the stack")

@@ -14,9 +14,10 @@ from pytraceprop.go.image import Image
 from pytraceprop.go.moduledata import ModuleData, find_module_data
 from pytraceprop.go.sites import Code, SiteMissing
 from pytraceprop.go.types import Types
+from pytraceprop.go.x86_64 import X86Code
 
 #: What reads a function, by the machine that it was compiled for.
-_CODES: dict[str, type[Code]] = {"x86_64": Code, "arm64": Arm64Code}
+_CODES: dict[str, type[Code]] = {"x86_64": X86Code, "arm64": Arm64Code}
 
 
 class Executable:

@@ -1,34 +1,25 @@
 """Where to put probes: instructions found by disassembling a function.
 
-The kernel emulates `push`, `call`, `jmp`, conditional jumps and `nop` under a uprobe; anything else is
-single-stepped, at some thirty times the cost (docs/benchmarks.md). So sites are such instructions
-wherever one does the job. Return probes are never used: they corrupt Go stacks when those move.
+Under a uprobe the kernel emulates calls, jumps and conditional jumps; most others it single-steps, at
+some thirty times the cost on x86-64 (docs/benchmarks.md). So sites are such instructions wherever one
+does the job. Return probes are never used: they corrupt Go stacks when those move.
+
+What differs by machine is in `x86_64` and `arm64`.
 """
 
 from __future__ import annotations
 
-import re
+import abc
 from collections.abc import Iterator, Sequence
 
 import attrs
-import capstone
 
 from pytraceprop.errors import UnsupportedExecutable
 from pytraceprop.go.functions import Function
 from pytraceprop.go.image import Image
 
-#: Arguments and results, by number (cmd/compile/abi-internal.md).
-_ARGUMENTS = ("rax", "rbx", "rcx", "rdi", "rsi", "r8", "r9", "r10", "r11")
-_LARGEST_FUNCTION = 1 << 16  # bytes; those of net/http have below 10 000
-_REGISTER_SLOT = re.compile(r"qword ptr \[rsp \+ (0x[0-9a-f]+|\d+)\]")
-_LOAD = re.compile(r"(\w+), qword ptr \[(\w+)(?: \+ (0x[0-9a-f]+|\d+))?\]")
-
-
-def _names_of(register: str) -> tuple[str, ...]:
-    """A 64-bit register and its parts: rax, eax, ax, al; r8, r8d, r8w, r8b."""
-    if register[1:].isdigit():
-        return (register, *(register + part for part in "dwb"))
-    return (register, "e" + register[1:], register[1:], register[1:].rstrip("x") + "l")
+_LARGEST_FUNCTION = 1 << 15  # bytes; those of net/http have below 10 000
+_MOST_RETURNS = 64  # that are probed; Transport.roundTrip has below 20
 
 
 class SiteMissing(UnsupportedExecutable):
@@ -36,8 +27,8 @@ class SiteMissing(UnsupportedExecutable):
 
 
 @attrs.frozen
-class Instruction:
-    """One instruction; `target` is where a direct call or jump goes, else None."""
+class Instruction(abc.ABC):
+    """One instruction, as capstone writes it."""
 
     address: int
     size: int
@@ -50,28 +41,18 @@ class Instruction:
         return self.address + self.size
 
     @property
+    @abc.abstractmethod
     def target(self) -> int | None:
-        """Where a direct call or jump goes."""
-        if self.mnemonic == "call" or self.mnemonic.startswith("j"):
-            try:
-                return int(self.operands, 16)
-            except ValueError:
-                return None
-        return None
-
-    @property
-    def is_conditional(self) -> bool:
-        """Whether it is a conditional jump."""
-        return self.mnemonic.startswith("j") and self.mnemonic != "jmp"
+        """Where a direct call or jump goes; None for anything else."""
 
 
-class Code:
+class Code(abc.ABC):
     """A disassembled function."""
 
     def __init__(self, image: Image, function: Function) -> None:
         """Disassembles it whole. Raises SiteMissing where an instruction cannot be decoded."""
         self.function = function
-        self._path = image.path
+        self._image = image
         if function.end - function.start > _LARGEST_FUNCTION:
             raise self.missing("is absurdly large")
         self.instructions = self._disassemble(image.read(function.start, function.end - function.start))
@@ -79,19 +60,37 @@ class Code:
         if not self.instructions or self.instructions[-1].end != function.end:
             raise self.missing("cannot be disassembled to its end")
 
-    def _disassemble(self, code: bytes) -> Sequence[Instruction]:
-        decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-        return [Instruction(*row) for row in decoder.disasm_lite(code, self.function.start)]
+    @abc.abstractmethod
+    def _disassemble(self, code: bytes) -> Sequence[Instruction]: ...
+
+    @abc.abstractmethod
+    def _successors(self, one: Instruction) -> Iterator[int]:
+        """Where it may go on from an instruction. Raises SiteMissing where that cannot be told."""
+
+    @abc.abstractmethod
+    def calls(self, callee: Function) -> list[int]:
+        """Addresses of the direct calls to a function, in order of address."""
+
+    @abc.abstractmethod
+    def test_after(self, call: int, result: int) -> tuple[int, int]:
+        """The conditional jump that tests a result of the call for zero, by the result's number.
+
+        Gives its address and where it goes when the result is zero. Between call and test only
+        instructions may stand that leave the results alone. Raises SiteMissing.
+        """
+
+    @abc.abstractmethod
+    def receiver_slot(self, call: int, argument: int, field_offset: int) -> int:
+        """Where on the stack the receiver is kept whose field is passed to a call.
+
+        `argument` is the number of the call's argument that is loaded from that field. Raises SiteMissing
+        unless the function stores to that slot once, its receiver, on entry. The answer is in bytes from
+        the stack pointer at the call.
+        """
 
     def missing(self, what: str) -> SiteMissing:
         """The error that says what this function lacks."""
-        return SiteMissing(self._path, f"{self.function.name} {what}")
-
-    def calls(self, callee: Function) -> list[int]:
-        """Addresses of the direct calls to a function, in order of address."""
-        return [
-            one.address for one in self.instructions if one.mnemonic == "call" and one.target == callee.start
-        ]
+        return SiteMissing(self._image.path, f"{self.function.name} {what}")
 
     def only_call(self, callee: Function) -> int:
         """The one direct call to a function. Raises SiteMissing for none or several."""
@@ -100,39 +99,12 @@ class Code:
             raise self.missing(f"calls {callee.name} {len(calls)} times where once was expected")
         return calls[0]
 
-    def test_after(self, call: int, result: int) -> tuple[int, int]:
-        """The conditional jump that tests a result of the call for zero, by the result's number.
-
-        Gives its address and where it goes when the register is zero. Between call and test only
-        instructions may stand that leave the register alone.
-        """
-        register = _ARGUMENTS[result]
-        index = self._at[call] + 1
-        for _ in range(16):
-            if index + 1 >= len(self.instructions):
-                break
-            one = self.instructions[index]
-            if one.mnemonic == "jmp" and one.target in self._at:
-                index = self._at[one.target]
-                continue
-            if one.mnemonic == "test" and one.operands == f"{register}, {register}":
-                jump = self.instructions[index + 1]
-                if jump.mnemonic == "je" and jump.target is not None:
-                    return jump.address, jump.target
-                if jump.mnemonic == "jne":
-                    return jump.address, jump.end
-                break
-            stores = one.mnemonic == "mov" and one.operands.startswith(("qword ptr [rsp", "byte ptr [rsp"))
-            if not (stores or one.mnemonic == "nop" or one.operands == "ax, ax"):
-                break
-            index += 1
-        raise self.missing(f"does not test result {result} after the call at {call:#x}")
-
     def returns_from(self, start: int, *, without: int | None = None) -> set[int]:
         """Addresses of the RETs that can be reached from an address.
 
         `without` cuts the way: instructions at that address are not entered. Raises SiteMissing where a
-        jump goes through a table (`switch` since Go 1.19): it may lead to any RET.
+        jump goes through a table (`switch` since Go 1.19), for it may lead to any RET, or where there
+        are too many.
         """
         seen: set[int] = set()
         todo = [start]
@@ -142,58 +114,7 @@ class Code:
                 continue
             seen.add(address)
             todo.extend(self._successors(self.instructions[self._at[address]]))
-        return {a for a in seen if self.instructions[self._at[a]].mnemonic == "ret"}
-
-    def _successors(self, one: Instruction) -> Iterator[int]:
-        if one.mnemonic == "jmp" and one.target is None:
-            raise self.missing(f"jumps through a table at {one.address:#x}")
-        if one.target is not None and one.mnemonic != "call":
-            yield one.target
-        if one.mnemonic not in ("jmp", "ret", "ud2", "int3"):
-            yield one.end
-
-    def receiver_slot(self, call: int, argument: int, field_offset: int) -> int:
-        """Where on the stack the receiver is kept whose field is passed to a call.
-
-        Looks back from the call for `mov argument, [R + field_offset]` and, before it, for
-        `mov R, [rsp + slot]`; then makes sure that the function stores to the slot once, from RAX, on
-        entry. The answer is `slot`, in bytes from RSP at the call.
-        """
-        index = self._at[call]
-        slot = None
-        wanted, expected = _ARGUMENTS[argument], field_offset
-        for one in reversed(self.instructions[max(0, index - 16) : index]):
-            if one.mnemonic == "call" or one.mnemonic.startswith("j"):
-                break
-            match = _LOAD.fullmatch(one.operands) if one.mnemonic == "mov" else None
-            if not match or match[1] != wanted:
-                if one.operands.split(",")[0] in _names_of(wanted):
-                    break  # it is something else by the time of the call
-                continue
-            offset = int(match[3], 0) if match[3] else 0
-            if match[2] == "rsp":
-                slot = offset if wanted != _ARGUMENTS[argument] else None
-                break
-            if offset != expected:
-                break
-            wanted = match[2]
-        if slot is None:
-            raise self.missing(f"does not load the receiver of the call at {call:#x} from the stack")
-        stores = [
-            (one.address, one.operands.rpartition(", ")[2])
-            for one in self.instructions
-            if one.mnemonic == "mov"
-            and (match := _REGISTER_SLOT.match(one.operands))
-            and int(match[1], 0) == slot
-        ]
-        if [source for _, source in stores] != ["rax"] or not self._has_receiver(stores[0][0]):
-            raise self.missing("keeps something else where its receiver was expected")
-        return slot
-
-    def _has_receiver(self, address: int) -> bool:
-        """Whether nothing can have changed RAX between the function's start and an address."""
-        for one in self.instructions[: self._at[address]]:
-            reads = one.mnemonic in ("cmp", "test", "push", "jbe", "jb", "nop")
-            if one.mnemonic == "call" or (not reads and one.operands.split(",")[0] in _names_of("rax")):
-                return False
-        return True
+        returns = {a for a in seen if self.instructions[self._at[a]].mnemonic == "ret"}
+        if len(returns) > _MOST_RETURNS:
+            raise self.missing(f"returns in {len(returns)} places")
+        return returns

@@ -79,6 +79,7 @@ _CLIENT_FIELDS = (
 _ERROR = 1  # func (pc *persistConn) roundTrip(req *transportRequest) (resp *Response, err error)
 _HEADER = 0  # func (h Header) writeSubset(w io.Writer, exclude map[string]bool, ...) error
 _ABSENT = 65535  # FIELD_ABSENT in bpf/records.h
+_MOST_CONTEXT_TYPES = 4096  # large programs have some ten; all processes share a map of 65 536
 _LARGEST_ADDRESS = (1 << 64) - 1
 
 #: What is read at once: struct target's field, the Go type, the fields of struct target that it holds.
@@ -143,7 +144,9 @@ def read(executable: Executable) -> tuple[dict[str, int], ProtocolPlan, dict[int
     for name, value in fields.items():
         if value > (_LARGEST_ADDRESS if name.startswith("type_") else _ABSENT):
             raise MalformedExecutable(executable.image.path, f"its {name} is absurdly large")
-    context_types = {t: o for t, o in context_types.items() if t <= _LARGEST_ADDRESS and o < _ABSENT}
+    context_types = {t: place for t, place in context_types.items() if t <= _LARGEST_ADDRESS}
+    if len(context_types) > _MOST_CONTEXT_TYPES:
+        raise MalformedExecutable(executable.image.path, "it has absurdly many types that wrap a context")
     return fields, ProtocolPlan(client=client, server=server), context_types
 
 

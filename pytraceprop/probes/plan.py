@@ -9,6 +9,8 @@ import attrs
 from pytraceprop.errors import ExecutableError
 from pytraceprop.go.image import Segment
 
+_MOST_SITES = 256  # of a side; programs have some ten
+
 
 @attrs.frozen
 class Site:
@@ -45,7 +47,7 @@ class Plan:
     """An executable, understood. Holds no open file, so it can be cached and shared.
 
     `fields` are those of struct target in bpf/records.h; `context_types` maps type descriptors to the
-    offset, in bytes, of the context.Context that values of the type wrap. Their keys, and the fields
+    place of the context.Context that values of the type wrap (Types.wrappers). Their keys, and the fields
     whose name begins with `type_`, are virtual addresses of the file: where `position_independent` is
     true the process has them at a load bias, which `segments` tell together with its mappings.
 
@@ -80,6 +82,7 @@ class Plan:
 def side(read: Callable[[], list[Site]]) -> Side:
     """Reads one side; what is missing in the executable becomes its reason."""
     try:
-        return Side(sites=tuple(read()))
+        sites = tuple(read())
+        return Side(sites) if len(sites) <= _MOST_SITES else Side(reason=f"it has {len(sites)} sites")
     except ExecutableError as error:
         return Side(reason=error.reason)

@@ -31,6 +31,7 @@ _LAST_SPANS_SECONDS = 5.0
 class Run:
     """What a traced run gave. `stats` and `propagation` are by service."""
 
+    attach_mode: str
     summary: dict[str, Any]
     verdict: Verdict
     stats: dict[str, dict[str, int]]
@@ -70,10 +71,17 @@ class Reader(threading.Thread):
         return self.spans + self._subscription.read()
 
 
-def run(programs: Programs, requests: int, concurrency: int = 16, *, propagation: str = "auto") -> Run:
+def run(
+    programs: Programs,
+    requests: int,
+    concurrency: int = 16,
+    *,
+    propagation: str = "auto",
+    attach_mode: str | None = None,
+) -> Run:
     """Starts the chain, attaches to it, drives it, judges."""
     with tempfile.TemporaryDirectory() as name, Chain(programs, Path(name)) as chain:
-        with pytraceprop.Tracer(propagation=propagation) as tracer:
+        with pytraceprop.Tracer(propagation=propagation, attach_mode=attach_mode) as tracer:
             attachments = {service: tracer.attach(pid) for service, pid in chain.pids.items()}
             propagated = any(a.propagation["http/1.1"].method for a in attachments.values())
             reader = Reader(tracer)
@@ -88,14 +96,15 @@ def run(programs: Programs, requests: int, concurrency: int = 16, *, propagation
                 service: {k: attrs.asdict(v) for k, v in a.propagation.items()}
                 for service, a in attachments.items()
             }
-            lockdown = tracer.lockdown.as_dict()
+            lockdown = tracer.environment.lockdown.as_dict()
+            mode = tracer.core.attach_mode
         chain.stop()  # flushes what the services witnessed
         traced = with_services((span.as_dict() for span in spans), chain.pids)
         major, minor = attachments["front"].go.split(".")[:2]
         route = ROUTE if (int(major), int(minor)) >= (1, 23) else ""  # Request.Pattern
         verdict = judge(driven.records, chain.witness(), traced, propagated=propagated, route=route)
         errors = chain.errors()
-    return Run(driven.summary, verdict, stats, found, lockdown, tracer_stats, errors)
+    return Run(mode, driven.summary, verdict, stats, found, lockdown, tracer_stats, errors)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ Instructions are encoded here by the architecture's manual, not by what disassem
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -107,6 +107,7 @@ class Sample:
         self.callee = self.go.function("callee", RET)
         self.start = self.go.next_function()
         self.path = directory / "program"
+        self.executable: Executable | None = None
 
     def call(self, at: int) -> bytes:
         """A call of the callee, `at` bytes behind the function's start."""
@@ -116,21 +117,23 @@ class Sample:
         """The function, disassembled."""
         assert self.go.function("sample", code) == self.start
         self.path.write_bytes(self.go.build(machine=ARM64))
-        with Executable(self.path) as executable:
-            assert executable.image.machine == "arm64"
-            found = executable.code("sample")
+        self.executable = Executable(self.path)
+        assert self.executable.image.machine == "arm64"
+        found = self.executable.code("sample")
         assert isinstance(found, Arm64Code)
         return found
 
     def function(self) -> Function:
         """The callee."""
-        with Executable(self.path) as executable:
-            return executable.function("callee")
+        return self.executable.function("callee")
 
 
 @pytest.fixture
-def sample(tmp_path: Path) -> Sample:
-    return Sample(tmp_path)
+def sample(tmp_path: Path) -> Iterator[Sample]:
+    sample = Sample(tmp_path)
+    yield sample
+    if sample.executable:
+        sample.executable.close()
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 6, 7])
@@ -157,6 +160,48 @@ def test_the_only_call_is_found_and_others_are_refused(sample: Sample, times: in
     else:
         with pytest.raises(SiteMissing, match=f"{times} times"):
             found.only_call(sample.function())
+
+
+def trampoline(at: int, to: int, register: int = 16) -> bytes:
+    """What the linker makes for a far call: adrp, add, br."""
+    pages = (to >> 12) - (at >> 12)
+    adrp = 0x90000000 | (pages & 3) << 29 | (pages >> 2 & 0x7FFFF) << 5 | register
+    add = 0x91000000 | (to & 0xFFF) << 10 | register << 5 | register
+    return word(adrp) + word(add) + word(0xD61F0000 | register << 5)
+
+
+@pytest.mark.parametrize("register", [16, 27])
+@pytest.mark.parametrize("distance", [0, 0x5000, 0x7FFFF000, -0x5000], ids=hex)
+def test_a_call_through_a_trampoline_is_one_of_what_it_leads_to(
+    sample: Sample, register: int, distance: int
+) -> None:
+    at = sample.start + 8
+    code = sample.code(call(8) + RET + trampoline(at, sample.callee + distance, register))
+    for where in (distance, distance + 4):
+        callee = Function("callee", sample.callee + where, sample.callee + where + 4)
+        assert code.calls(callee) == ([sample.start] if where == distance else [])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda code: code[:4] + word(0xD503201F) + code[8:],
+        lambda code: code[:8] + RET,
+        lambda code: code[:8] + word(0xD61F0000 | 17 << 5),  # another register
+        lambda code: code[:4] + word(0x91000000 | 17 << 5 | 16) + code[8:],
+        lambda code: word(0x10000010) + code[4:],  # adr
+    ],
+)
+def test_what_is_not_quite_a_trampoline_leads_nowhere(
+    sample: Sample, change: Callable[[bytes], bytes]
+) -> None:
+    tail = change(trampoline(sample.start + 8, sample.callee))
+    code = sample.code(call(8) + RET + tail)
+    assert code.calls(sample.function()) == []
+
+
+def test_a_call_outside_the_file_leads_nowhere(sample: Sample) -> None:
+    assert sample.code(call(0x7FFFFFC) + RET).calls(sample.function()) == []
 
 
 BETWEEN = [b"", NOP, store(0, SP, 0x40), store_pair(0, 1, SP, 0x40), load(5, 0, 8), branch(8) + RET]
@@ -226,6 +271,17 @@ def test_a_call_comes_back_and_a_jump_elsewhere_does_not(sample: Sample) -> None
 @pytest.mark.parametrize("code", [branch(0), NOT_CODE, word(0), word(0xD4200000)])  # udf, brk
 def test_what_loops_or_traps_does_not_return(sample: Sample, code: bytes) -> None:
     assert sample.code(code + RET).returns_from(sample.start) == set()
+
+
+def test_as_many_returns_as_functions_have_are_found(sample: Sample) -> None:
+    few = 63 * (branch_if_zero(1, 8) + RET) + RET
+    assert len(sample.code(few).returns_from(sample.start)) == 64
+
+
+def test_more_returns_than_any_function_has_are_refused(sample: Sample) -> None:
+    many = 64 * (branch_if_zero(1, 8) + RET) + RET
+    with pytest.raises(SiteMissing, match="returns in 65 places"):
+        sample.code(many).returns_from(sample.start)
 
 
 def test_returns_behind_a_jump_table_are_not_guessed(sample: Sample) -> None:

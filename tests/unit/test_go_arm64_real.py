@@ -1,11 +1,13 @@
 """Plans of real arm64 programs, held against what Go's own disassembler and symbol table say.
 
 A layout is the same on arm64 and amd64, so the plan of the amd64 build is a truth for the fields.
+Three releases are built unless PYTRACEPROP_FULL is set (make test-full): each compiles the library anew.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -20,6 +22,7 @@ from tools import golang
 
 SERVICE = Path(__file__).resolve().parents[1] / "go" / "chain" / "cmd" / "service"
 BUILDMODES = ("exe", "pie")
+RELEASES = tuple(golang.RELEASES) if os.environ.get("PYTRACEPROP_FULL") else ("1.19", "1.23", "1.27")
 NET_HTTP = "net/http."
 ROUND_TRIP = NET_HTTP + "(*Transport).roundTrip"
 WRITE = NET_HTTP + "(*Request).write"
@@ -99,7 +102,7 @@ def called(path: Path, function: str, callee: str) -> list[int]:
 
 pytestmark = [
     pytest.mark.parametrize("buildmode", BUILDMODES),
-    pytest.mark.parametrize("go", golang.RELEASES),
+    pytest.mark.parametrize("go", RELEASES),
 ]
 
 
@@ -184,3 +187,11 @@ def test_stripping_changes_nothing(go: str, buildmode: str) -> None:
         return {name: value for name, value in plan.fields.items() if not name.startswith("type_")}
 
     assert layout(plain) == layout(stripped)
+
+
+def test_calls_through_trampolines_are_found(go: str, buildmode: str) -> None:
+    """The linker makes them for every call between packages when it is told to."""
+    plain, far = (read_plan(program(go, buildmode, ldflags=flags)) for flags in ("", "-debugtramp=2"))
+    assert far.protocols["http/1.1"].client.reason == far.protocols["http/1.1"].server.reason == ""
+    assert [site.kind for site in far.sites] == [site.kind for site in plain.sites]
+    assert {site.offset for site in far.sites}.isdisjoint(site.offset for site in plain.sites)

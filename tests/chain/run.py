@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--form", choices=golang.FORMS, default="static", help="how the services are built")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
-    programs = build_programs(options.go, form=options.form)
+    programs = build_programs(options.go, **golang.FORMS[options.form])
     result = run(programs, options.requests, options.concurrency, propagation=options.propagation)
     if options.json:
         print(json.dumps(result.as_dict()))

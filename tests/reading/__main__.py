@@ -23,10 +23,9 @@ def read(program: Program) -> tuple[str, bool]:
     except (ExecutableError, GoError, ProgramUnavailable) as error:
         return f"{program.name:24} {error}", False
     sides = " ".join(side for side in ("client", "server") if getattr(row, side)) or "-"
-    verdict = "; ".join(row.mistakes) or "; ".join(f"known: {text}" for text in row.known) or "right"
     line = (
         f"{row.name:24} {row.go:28.28} {row.size / 1e6:6.1f} {row.form:16} {sides:14}"
-        f" {row.offsets:7} {row.sites:5} {row.seconds * 1000:5.0f}  {verdict}"
+        f" {row.offsets:7} {row.sites:5} {row.seconds * 1000:5.0f}  {'; '.join(row.mistakes) or 'right'}"
     )
     return line, not row.mistakes
 

@@ -13,6 +13,7 @@ import capstone
 
 from pytraceprop.cli.inspect import describe
 from pytraceprop.errors import UnsupportedExecutable
+from pytraceprop.go.types import behind_pointer
 from pytraceprop.probes import Plan, http1, read_plan
 from tests.reading.programs import SERVICE, Program
 from tests.reading.truth import Truth, truth_of
@@ -53,17 +54,9 @@ _TYPES = {
 }
 
 
-#: What is wrong and known to be, by release. An entry that is not wrong any more is a mistake too.
-KNOWN = {
-    # It embeds a pointer to its cancelCtx, and so is no type that contains a Context: calls with a
-    # timeout lose their parent. Go 1.19, and 1.21 and later, embed the cancelCtx itself.
-    "1.20": {"context.timerCtx is not among the context types"},
-}
-
-
 @attrs.frozen
 class Row:
-    """One line of the table of what was read; `mistakes` is empty where all was right but what is `known`."""
+    """One line of the table of what was read; `mistakes` is empty where all was right."""
 
     name: str
     go: str
@@ -75,7 +68,6 @@ class Row:
     sites: int  # how many were held against the functions of the truth
     seconds: float
     mistakes: tuple[str, ...]
-    known: tuple[str, ...] = ()
 
 
 def check(program: Program) -> Row:
@@ -92,14 +84,13 @@ def check(program: Program) -> Row:
     if program.debian:  # the linker may have left a side out, and then its types too
         offsets = {name: offset for name, offset in offsets.items() if name in plan.fields}
     sites = [] if own.functions is None else found["sites"]
-    mistakes = {
+    mistakes = [
         *_build_mistakes(program, found, own),
         *_offset_mistakes(plan, offsets),
         *(_type_mistakes(plan, dwarf, own) if dwarf else ()),
         *(mistake for site in sites for mistake in _site_mistakes(path, plan, site, own)),
         *_side_mistakes(program, found, own),
-    }
-    known = KNOWN.get(program.go, set())
+    ]
     protocol = found["protocols"]["http/1.1"]
     form = "PIE" if found["position_independent"] else "fixed"
     return Row(
@@ -112,8 +103,7 @@ def check(program: Program) -> Row:
         offsets=len(offsets),
         sites=len(sites),
         seconds=found["seconds"],
-        mistakes=(*sorted(mistakes - known), *(f"no longer: {text}" for text in sorted(known - mistakes))),
-        known=tuple(sorted(known & mistakes)),
+        mistakes=tuple(mistakes),
     )
 
 
@@ -231,11 +221,17 @@ def _type_mistakes(plan: Plan, dwarf: Truth, own: Truth) -> Iterator[str]:
     starts = {plan.fields.get(name, 0) - offset for name, offset in known.items()}
     if len(starts) != 1 or (own.types and starts != {own.types}):
         yield f"types begin at {sorted(starts)} instead of {own.types or 'one place'}"
-    for name, offset in (("cancelCtx", 0), ("valueCtx", 0), ("timerCtx", 0)):
+    # In Go 1.20 alone, a timerCtx embeds a pointer to its cancelCtx: the next field is right behind it.
+    pointer = dwarf.structs["context.timerCtx"]["fields"]["timer"] == 8
+    for name, place in (
+        ("cancelCtx", 0),
+        ("valueCtx", 0),
+        ("timerCtx", behind_pointer(0, 0) if pointer else 0),
+    ):
         for start in starts:
-            descriptor = dwarf.structs[f"context.{name}"]["itself"] + start
-            if plan.context_types.get(descriptor) != offset:
-                yield f"context.{name} is not among the context types"
+            found = plan.context_types.get(dwarf.structs[f"context.{name}"]["itself"] + start)
+            if found != place:
+                yield f"the context in context.{name} is at {found} instead of {place}"
 
 
 def _site_mistakes(path: Path, plan: Plan, site: dict[str, Any], own: Truth) -> Iterator[str]:

@@ -47,10 +47,10 @@ _REAL = {
     program.name: program
     for program in (
         Program("go1.19 static", "1.19", "static"),
-        Program("go1.19 cgo-pie", "1.19", "cgo-pie"),
-        Program("go1.21 cgo", "1.21", "cgo"),
+        Program("go1.19 pie", "1.19", "pie"),
+        Program("go1.27 cgo", "1.27", "cgo"),
+        Program("go1.27 cgo-pie", "1.27", "cgo-pie"),
         Program("go1.27 no-symbols", "1.27", "no-symbols"),
-        Program("go1.27 pie", "1.27", "pie"),
         Program("go1.27 pie arm64", "1.27", "pie", arch="arm64"),
     )
 }

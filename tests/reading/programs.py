@@ -1,7 +1,7 @@
 """The real programs that reading is held against: every release in every build form, and Debian's.
 
-CI reads a fraction: the plain form of every release, each other form once, one experiment for each
-layout of maps, and Debian's small packages. PYTRACEPROP_FULL reads all.
+CI reads a fraction: the plain form of every release, each other form of the newest, one experiment for
+each layout of maps, and Debian's small packages. PYTRACEPROP_FULL reads all.
 """
 
 from __future__ import annotations
@@ -15,14 +15,8 @@ from tools import debian, golang
 
 SERVICE = Path(__file__).resolve().parents[1] / "go" / "chain" / "cmd" / "service"
 
-#: Forms by the release that stands for all of them in CI. Those of one release share what is compiled.
-_CI_FORMS = {
-    "1.27": ("no-symbols", "stripped", "pie"),
-    "1.21": ("dynamic", "cgo", "cgo-static"),
-    "1.19": ("pie", "cgo-pie", "static-pie"),
-    "1.23": ("boringcrypto",),
-    "1.25": ("untrimmed",),
-}
+#: Forms other than "static" in CI, by release: those that tests/bpf/test_chain.py builds too, and one old.
+_CI_FORMS = {"1.27": tuple(golang.FORMS), "1.19": ("pie",)}
 
 #: GOEXPERIMENT by release: other map layouts, and such as change the version's text or the runtime.
 _EXPERIMENTS = (

@@ -87,7 +87,6 @@ func run(ctx context.Context, opts options) error {
 		Handler: mux,
 		// An empty map switches HTTP/2 off: the chain speaks HTTP/1.1 also over TLS.
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
-		ErrorLog:     log.New(complaints{}, log.Prefix(), log.Flags()),
 	}
 
 	listener, err := net.Listen("tcp", opts.listen)
@@ -116,17 +115,6 @@ func run(ctx context.Context, opts options) error {
 		return err
 	}
 	return notes.Close()
-}
-
-// complaints passes on what the server complains of, except for clients that give up while they
-// connect: up to Go 1.22 a transport does so when another connection becomes free first.
-type complaints struct{}
-
-func (complaints) Write(line []byte) (int, error) {
-	if bytes.Contains(line, []byte("TLS handshake error")) && bytes.Contains(line, []byte("connection reset by peer")) {
-		return len(line), nil
-	}
-	return os.Stderr.Write(line)
 }
 
 // answerMyself is what the last service does. ServeContent does the work for HEAD and Range.

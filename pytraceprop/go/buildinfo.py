@@ -13,7 +13,6 @@ _HEADER = 32  # bytes before the strings
 _ALIGNMENT = 16
 _INLINE = 2  # flag: strings follow the header (Go 1.18)
 _SENTINEL = 16  # bytes around the module text
-_LONGEST_SHOWN = 512  # characters of a release or a module
 _LARGEST = 1 << 20  # bytes; a thousand modules take below 100 KiB
 
 
@@ -49,12 +48,7 @@ def read_build_info(image: Image) -> BuildInfo:
         elif fields[0] == "build" and len(fields) > 1:
             key, _, value = fields[1].partition("=")
             settings[key] = value
-    return BuildInfo(_printable(go), _printable(main), modules, settings)
-
-
-def _printable(text: str) -> str:
-    """What is shown to people: an executable may not send its own commands to their terminals."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:_LONGEST_SHOWN])
+    return BuildInfo(go, main, modules, settings)
 
 
 def _find(image: Image) -> bytes:

@@ -7,6 +7,7 @@ have no section headers at all; then the header is searched for.
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterator
 
@@ -23,6 +24,7 @@ _QUANTA = (1, 4)  # shortest instruction: x86, arm64
 _ALIGNMENT = 8  # bytes; cmd/link asks for 32 up to Go 1.26, for 8 from 1.27 on
 _MAX_FUNCTIONS = 1 << 21  # the largest programs have some 300 000
 _MAX_TABLES = 4
+_MOST_HEADS = 1 << 12  # places that look like a table before its header is read
 _MAGICS_TAIL = b"\xff\xff\xff\0\0"  # what follows the first byte of both
 
 
@@ -51,7 +53,7 @@ def function_tables(image: Image) -> Iterator[FunctionTable]:
             yield _read(image, section.address, section.offset, section.offset + section.size)
             return
     left = _MAX_TABLES
-    for address, start, end in _candidates(image):
+    for address, start, end in itertools.islice(_candidates(image), _MOST_HEADS):
         try:
             table = _read(image, address, start, end)
         except (MalformedExecutable, UnsupportedExecutable):

@@ -19,7 +19,8 @@ static __noinline long next_context(uint32_t index, void *data)
 	struct address_key key = {.incarnation = walk->target->incarnation, .address = walk->context.data};
 	struct context_type_key type = {.incarnation = walk->target->incarnation};
 	struct request_ref *ref;
-	uint32_t *offset;
+	uint32_t *place;
+	uint64_t value;
 
 	walk->ended = true;
 	if (!walk->context.itab || !walk->context.data)
@@ -32,17 +33,20 @@ static __noinline long next_context(uint32_t index, void *data)
 	}
 	/* First as an itab that was seen before: then its type need not be read. */
 	type.type = walk->context.itab;
-	offset = bpf_map_lookup_elem(&context_types, &type);
-	if (!offset) {
+	place = bpf_map_lookup_elem(&context_types, &type);
+	if (!place) {
 		type.type = itab_type(walk->context.itab);
 		walk->unreadable = !type.type;
-		offset = bpf_map_lookup_elem(&context_types, &type);
-		if (!offset)
+		place = bpf_map_lookup_elem(&context_types, &type);
+		if (!place)
 			return 1;
 		type.type = walk->context.itab;
-		bpf_map_update_elem(&context_types, &type, offset, BPF_ANY);
+		bpf_map_update_elem(&context_types, &type, place, BPF_ANY);
 	}
-	walk->context = read_iface(walk->context.data + *offset);
+	value = walk->context.data;
+	if (*place >> 16)
+		value = read_word(value + (*place >> 16) - 1);
+	walk->context = read_iface(value + (*place & 0xffff));
 	walk->ended = false;
 	return 0;
 }

@@ -31,6 +31,8 @@ enum site {
 
 enum span_kind { SPAN_SERVER = 1, SPAN_CLIENT = 2 };
 
+enum protocol { PROTOCOL_HTTP1 = 0, PROTOCOL_HTTP2 = 1, PROTOCOL_GRPC = 2 };
+
 /* What became of the outgoing header of a client span. */
 enum header_outcome {
 	HEADER_NONE = 0,
@@ -140,6 +142,7 @@ struct span_record {
 	char path[KEEP_PATH];
 	char host[KEEP_HOST];
 	char route[KEEP_ROUTE];
+	uint8_t protocol;
 };
 
 /* A process in the map watched, whose keys are tgids as the tracer's pid namespace numbers them. */
@@ -149,7 +152,11 @@ struct watched_process {
 	uint64_t start; /* task_struct.start_boottime, from the first hit on; 0 before */
 };
 
-/* Keys of the maps that Python fills. */
+/*
+ * Keys of the map that Python fills. The value says where a value of the type keeps its parent: the low
+ * half is an offset, in the value itself if the high half is 0, else behind the pointer that is in the
+ * value at (high half - 1).
+ */
 struct context_type_key {
 	uint32_t incarnation, unused;
 	uint64_t type;

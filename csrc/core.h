@@ -38,7 +38,7 @@ void core_close(struct core *core);
 
 /* Gives the slot to a process, or (target all zero) takes it back. */
 int core_set_target(struct core *core, uint32_t slot, const struct target *target, struct core_error *error);
-int core_add_context_type(struct core *core, uint32_t incarnation, uint64_t type, uint32_t offset,
+int core_add_context_type(struct core *core, uint32_t incarnation, uint64_t type, uint32_t place,
 			  struct core_error *error);
 /* Removes every entry of the process from every map; how many requests were under way. */
 int core_forget(struct core *core, uint32_t incarnation);

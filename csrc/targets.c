@@ -43,11 +43,11 @@ int core_is_vacant(struct core *core, uint32_t slot)
 	return !bpf_map_lookup_elem(core_find_map(core, "targets"), &slot, &target) && !target.incarnation;
 }
 
-int core_add_context_type(struct core *core, uint32_t incarnation, uint64_t type, uint32_t offset,
+int core_add_context_type(struct core *core, uint32_t incarnation, uint64_t type, uint32_t place,
 			  struct core_error *error)
 {
 	struct context_type_key key = {.incarnation = incarnation, .type = type};
-	int failed = bpf_map_update_elem(core_find_map(core, "context_types"), &key, &offset, BPF_ANY);
+	int failed = bpf_map_update_elem(core_find_map(core, "context_types"), &key, &place, BPF_ANY);
 
 	return failed ? core_fail(error, failed, "describing a context type: %s", strerror(-failed)) : 0;
 }

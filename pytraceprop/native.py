@@ -109,12 +109,12 @@ class Core:
             if lib.core_set_target(self._open_core(), slot, ffi.new("struct target *", dict(fields)), error):
                 self._raise("describing the process", error)
 
-    def add_context_types(self, incarnation: int, offsets: Mapping[int, int]) -> None:
+    def add_context_types(self, incarnation: int, places: Mapping[int, int]) -> None:
         """Tells the programs where context types keep their parent. Raises KernelError."""
         error = ffi.new("struct core_error *")
         with self._lock:
-            for address, offset in offsets.items():
-                if lib.core_add_context_type(self._open_core(), incarnation, address, offset, error):
+            for address, place in places.items():
+                if lib.core_add_context_type(self._open_core(), incarnation, address, place, error):
                     self._raise("describing the process's context types", error)
 
     def watch(self, pid: int, slot: int) -> None:

@@ -13,10 +13,11 @@ from opentelemetry.trace import SpanContext
 from pytraceprop.context import TraceContext
 
 # struct span_record in bpf/records.h
-_RECORD = struct.Struct("<16s8s8sQQQIHHHHH8BHH16s16s16s192s96s128s6x")
+_RECORD = struct.Struct("<16s8s8sQQQIHHHHH8BHH16s16s16s192s96s128sB5x")
 RECORD_SIZE = _RECORD.size
 
 _KINDS = {1: "server", 2: "client"}
+_PROTOCOLS = ("http/1.1", "http/2", "grpc")
 _HEADERS = ("none", "injected", "application", "forwarded")
 _ERRORS = (None, "call failed", "panic")
 _NO_SPAN = bytes(8)
@@ -141,6 +142,7 @@ def decode_records(
         path,
         host,
         route,
+        protocol,
     ) in _RECORD.iter_unpack(records):
         pattern = _text(route, route_len)
         yield Span(
@@ -150,7 +152,7 @@ def decode_records(
             parent_remote=bool(remote),
             trace_flags=flags,
             kind=_KINDS[kind],
-            protocol="http/1.1",
+            protocol=_PROTOCOLS[protocol],
             method=_text(method, method_len) or "GET",  # a Go client's empty method means GET
             path=_text(path, path_len),
             host=_text(host, host_len),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import attrs
 
@@ -22,7 +23,7 @@ _MAX_TYPES = 1 << 20  # some 100 000 in the largest programs
 _LARGEST_TYPES = 1 << 26  # bytes; 10 MB in the largest programs
 _SAMPLES = 32
 _MAX_CANDIDATES = 4096
-_MAX_RELOCATED_CANDIDATES = 8  # each costs a walk over all relocations
+_MAX_RELOCATED_CANDIDATES = 4  # each costs a walk over all relocations
 _SECTIONS = (".go.module", ".noptrdata", ".data", ".data.rel.ro")
 _POINTER_HEAD = struct.pack("<QQ", 8, 8)  # a pointer type's size and pointer bytes
 _LAST_KIND = 26  # unsafe.Pointer
@@ -63,32 +64,29 @@ def find_module_data(image: Image) -> ModuleData:
 
 
 def _candidates(image: Image, pclntab: int) -> Iterator[int]:
-    """Aligned addresses that hold the table's address, and may begin a moduledata."""
-    left = _MAX_RELOCATED_CANDIDATES
-    for address in image.relocations.places_of(pclntab):
+    """Addresses that hold the table's address, and may begin a moduledata."""
+    left = _MAX_RELOCATED_CANDIDATES if len(image.relocations) else _MAX_CANDIDATES
+    for address in chain(image.relocations.places_of(pclntab), _places_in_file(image, pclntab)):
         left -= 1
         if left < 0:
             return
-        if _segment(image, address, 8 * _WORDS):
+        if address % 8 == 0 and _segment(image, address, 8 * _WORDS):
             yield address
-    if left < _MAX_RELOCATED_CANDIDATES:
-        return
+
+
+def _places_in_file(image: Image, value: int) -> Iterator[int]:
+    """Addresses of a 64-bit word: where the linker puts moduledata, then anywhere."""
     sections = [image.section(name) for name in _SECTIONS if name in image.sections]
     ranges = [(s.offset, s.size, s.address) for s in sections]
     segments = sorted(image.segments, key=lambda one: one.executable)
     ranges += [(s.offset, s.size, s.address) for s in segments]
-    needle = struct.pack("<Q", pclntab)
-    left = _MAX_CANDIDATES
+    needle = struct.pack("<Q", value)
     for offset, size, address in ranges:
-        at = image.data.find(needle, offset, min(offset + size, image.file_size))
+        end = min(offset + size, image.file_size)
+        at = image.data.find(needle, offset, end)
         while at >= 0:
-            left -= 1
-            if left < 0:
-                return
-            candidate = at - offset + address
-            if candidate % 8 == 0 and _segment(image, candidate, 8 * _WORDS):
-                yield candidate
-            at = image.data.find(needle, at + 1, min(offset + size, image.file_size))
+            yield at - offset + address
+            at = image.data.find(needle, at + 1, end)
 
 
 def _segment(image: Image, address: int, size: int) -> Segment | None:

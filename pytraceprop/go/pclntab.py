@@ -22,9 +22,11 @@ _HEADER = struct.Struct("<IHBBQQQQQQQQ")
 _QUANTA = (1, 4)  # shortest instruction: x86, arm64
 _ALIGNMENT = 8  # bytes; cmd/link asks for 32 up to Go 1.26, for 8 from 1.27 on
 _MAX_FUNCTIONS = 1 << 21  # the largest programs have some 300 000
-_MAX_TABLES = 16
+_MAX_TABLES = 4
 _CHUNK = 1 << 24  # bytes searched together
-_MOST_SEARCHED = 1 << 29  # bytes
+_MOST_SEARCHED = 1 << 28  # bytes
+_MOST_LOOKED_AT = 1 << 20  # bytes that equal the magic's first; one of 256 by chance
+_MOST_HEADS = 1 << 12
 
 
 @attrs.frozen
@@ -82,20 +84,23 @@ def _read(image: Image, address: int, start: int, end: int) -> FunctionTable:
 def _candidates(image: Image) -> Iterator[tuple[int, int, int]]:
     """Address, start and end of what begins like the table; what is not executable first."""
     heads = [struct.pack("<IH", magic, 0) for magic in _MAGICS]
-    left = _MOST_SEARCHED
+    left, looks, finds = _MOST_SEARCHED, _MOST_LOOKED_AT, _MOST_HEADS
     for segment in sorted(image.segments, key=lambda one: one.executable):
         end = min(segment.offset + segment.size, image.file_size)
         first = segment.offset + -segment.address % _ALIGNMENT
         for start in range(first, end, _CHUNK):
-            left -= _CHUNK
+            stop = min(start + _CHUNK, end)
+            left -= stop - start
             if left < 0:
                 return
             # One byte of each place where the table may begin: an eighth to look through.
-            sample = image.data[start : min(start + _CHUNK, end) : _ALIGNMENT]
+            sample = image.data[start:stop:_ALIGNMENT]
             for head in heads:
                 i = sample.find(head[:1])
-                while i >= 0:
+                while i >= 0 and looks and finds:
+                    looks -= 1
                     at = start + i * _ALIGNMENT
                     if image.data[at : at + len(head)] == head:
+                        finds -= 1
                         yield at - segment.offset + segment.address, at, end
                     i = sample.find(head[:1], i + 1)

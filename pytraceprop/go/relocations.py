@@ -19,13 +19,17 @@ class Relocations:
     """A table of Elf64_Rela, at an offset in the mapped file; `relative` is the machine's type number."""
 
     #: More are refused. Programs of 100 MB have some 400 000.
-    MOST: ClassVar = 1 << 22
+    MOST: ClassVar = 1 << 21
 
     def __init__(self, data: mmap.mmap, offset: int, count: int, relative: int) -> None:
         self._data = data
         self._start = offset
         self._end = offset + count * _ENTRY
         self._relative = relative
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return (self._end - self._start) // _ENTRY
 
     def places_of(self, value: int) -> Iterator[int]:
         """Virtual addresses at which the loader writes this value."""

@@ -29,6 +29,7 @@ _STRUCT_BODY = 80  # bytes of a struct's descriptor before its uncommon part
 _MAX_FIELDS = 4096
 _MAX_TYPES = 1 << 20  # some 100 000 in the largest programs
 _MAX_FIELDS_IN_ALL = 1 << 21
+_LARGEST_OFFSET = 0xFFFF  # of a field in `wrappers`
 _MAX_DEPTH = 16  # of embedding
 _LONGEST_NAME = 512  # bytes; what is longer is cut, since nobody asks for it
 
@@ -57,6 +58,21 @@ class Struct:
         if name not in self.fields:
             raise TypeMissing(path, f"its type {self.name} has no field {name}")
         return self.fields[name]
+
+
+def behind_pointer(pointer: int, offset: int) -> int:
+    """A place in a value that is at an offset behind a pointer, which itself is at an offset; as one number.
+
+    Plain offsets are below 65536. struct context_type_key in bpf/records.h says how it is read.
+    """
+    return pointer + 1 << 16 | offset
+
+
+def _moved(place: int, offset: int) -> int | None:
+    """The place in a struct that has the value at an offset; None where that is absurdly far."""
+    if place <= _LARGEST_OFFSET:
+        return place + offset if place + offset < _LARGEST_OFFSET else None
+    return place + (offset << 16) if (place >> 16) + offset < _LARGEST_OFFSET else None
 
 
 class TypeMissing(UnsupportedExecutable):
@@ -229,10 +245,11 @@ class Types:
         return key, element, group
 
     def wrappers(self, interface: int, by_field_in: str) -> dict[int, int]:
-        """Types that embed the interface (by value, up to 16 levels deep), and where it is in them.
+        """Types that embed the interface (up to 16 levels deep), and where it is in them.
 
-        Keys are descriptors' addresses of the structs and of pointers to them, values are offsets in
-        bytes. In the package `by_field_in` a plain field counts like an embedded one.
+        Keys are descriptors' addresses of the structs and of pointers to them. A value is the offset in
+        bytes, or `behind_pointer` where one of the embedded types is a pointer (as in context.timerCtx of
+        Go 1.20). In the package `by_field_in` a plain field of a known type counts like an embedded one.
         """
         left = _MAX_FIELDS_IN_ALL
         candidates: dict[int, array[int]] = {}
@@ -244,8 +261,9 @@ class Types:
             candidates[address] = types
         offsets: dict[int, int] = {}
         known = {interface: 0}
+        pointers: set[int] = set()
         for _ in range(_MAX_DEPTH):
-            found = {}
+            found: dict[int, int] = {}
             names = known.keys()
             for address, types in candidates.items():
                 if names.isdisjoint(types) or address in offsets:
@@ -254,11 +272,17 @@ class Types:
                     if kind not in known:
                         continue
                     embedded = self._text(name_at)[1] & _EMBEDDED
-                    if embedded or self._package_of(address) == by_field_in:
-                        found[address] = offset + known[kind]
-                        break
+                    if embedded or (kind not in pointers and self._package_of(address) == by_field_in):
+                        place = _moved(known[kind], offset)
+                        if place is not None:
+                            found[address] = place
+                            break
             if not found:
                 break
             offsets.update(found)
-            known = found
+            behind = {
+                self._pointer_of[a]: behind_pointer(0, o) for a, o in found.items() if o <= _LARGEST_OFFSET
+            }
+            pointers = set(behind)
+            known = found | behind
         return offsets | {self._pointer_of[a]: o for a, o in offsets.items()}

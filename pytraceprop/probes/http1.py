@@ -140,7 +140,7 @@ def read(executable: Executable) -> tuple[dict[str, int], ProtocolPlan, dict[int
     for name, value in fields.items():
         if value > (_LARGEST_ADDRESS if name.startswith("type_") else _ABSENT):
             raise MalformedExecutable(executable.image.path, f"its {name} is absurdly large")
-    context_types = {t: o for t, o in context_types.items() if t <= _LARGEST_ADDRESS and o < _ABSENT}
+    context_types = {t: place for t, place in context_types.items() if t <= _LARGEST_ADDRESS}
     return fields, ProtocolPlan(client=client, server=server), context_types
 
 

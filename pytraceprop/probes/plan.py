@@ -45,7 +45,7 @@ class Plan:
     """An executable, understood. Holds no open file, so it can be cached and shared.
 
     `fields` are those of struct target in bpf/records.h; `context_types` maps type descriptors to the
-    offset, in bytes, of the context.Context that values of the type wrap. Their keys, and the fields
+    place of the context.Context that values of the type wrap (Types.wrappers). Their keys, and the fields
     whose name begins with `type_`, are virtual addresses of the file: where `position_independent` is
     true the process has them at a load bias, which `segments` tell together with its mappings.
 

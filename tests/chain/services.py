@@ -61,14 +61,14 @@ class Driven:
         return int(self.summary["failed"])
 
 
-def build_programs(go: str = "1.27", *, ldflags: str = "") -> Programs:
-    """Build the service with this Go release; driver and certificates with the newest one.
+def build_programs(go: str = "1.27", **form: Any) -> Programs:
+    """Build the service with this Go release and form; driver and certificates with the newest one.
 
     Only the services are traced. What is built already is taken from the cache.
     """
     newest = list(golang.RELEASES)[-1]
     return Programs(
-        service=golang.build(SOURCES / "cmd" / "service", go, ldflags=ldflags),
+        service=golang.build(SOURCES / "cmd" / "service", go, **form),
         drive=golang.build(SOURCES / "cmd" / "drive", newest),
         certs=golang.build(SOURCES / "cmd" / "certs", newest),
     )

@@ -19,9 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytraceprop.errors import ExecutableError, MalformedExecutable
-from pytraceprop.go import Executable
+from pytraceprop.go import Executable, pclntab
 from pytraceprop.go.image import Image
 from pytraceprop.go.maps import read_map_layout
+from pytraceprop.go.relocations import Relocations
 from pytraceprop.go.sites import Code, SiteMissing
 from pytraceprop.go.types import STRUCT
 from pytraceprop.probes import read_plan
@@ -374,6 +375,40 @@ def test_a_module_data_found_everywhere_is_not_tried_for_ever(tmp_path: Path) ->
     path.write_bytes(data)
     signal.setitimer(signal.ITIMER_REAL, 5)
     with Executable(path) as executable, contextlib.suppress(ExecutableError):
+        executable.function("main.main")
+
+
+def test_a_file_full_of_what_begins_like_the_table_of_functions_is_not_searched_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = struct.pack("<IHBB", 0xFFFFFFF1, 0, 1, 8)
+    data = bytearray(sample("1.26 sstripped pie")[0].replace(head, bytes(8)))
+    data += head * 100_000
+    struct.pack_into("<QQ", data, 64 + 32, len(data), len(data))
+    path = tmp_path / "program"
+    path.write_bytes(data)
+    tried = []
+    read = pclntab._read
+    monkeypatch.setattr(pclntab, "_read", lambda *args: tried.append(args) or read(*args))
+    with Executable(path) as executable, pytest.raises(ExecutableError):
+        executable.function("main.main")
+    assert 0 < len(tried) < 10_000
+
+
+def test_relocations_beyond_all_reason_are_not_applied(tmp_path: Path) -> None:
+    data = bytearray(sample("1.26 sstripped pie")[0])
+    path = tmp_path / "program"
+    size = 24 * (Relocations.MOST + 1)
+    (rela,) = (
+        at
+        for at in range(0, len(data) - 64, 8)
+        if data[at : at + 8] == struct.pack("<Q", 7)[:8] and data[at + 16 : at + 24] == struct.pack("<Q", 8)
+    )
+    struct.pack_into("<QQQ", data, rela + 8, len(data), 8, size)
+    struct.pack_into("<QQ", data, 64 + 32, len(data) + size, len(data) + size)
+    path.write_bytes(data)
+    os.truncate(path, len(data) + size)
+    with Executable(path) as executable, pytest.raises(MalformedExecutable, match="number of relocations"):
         executable.function("main.main")
 
 

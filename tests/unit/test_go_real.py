@@ -102,6 +102,57 @@ def test_a_plain_and_a_stripped_build_do_not_share_a_plan() -> None:
     assert attrs.evolve(read_plan(stripped), path="") == attrs.evolve(other, path="")
 
 
+@pytest.mark.parametrize("go", golang.RELEASES)
+@pytest.mark.parametrize(("ldflags", "stripped"), [("", False), (STRIPPED, True)])
+def test_a_plan_says_what_kind_of_file_it_is_of(go: str, ldflags: str, stripped: bool) -> None:
+    found = read_plan(golang.build(SERVICE, go, ldflags=ldflags))
+    assert (found.machine, found.position_independent, found.stripped) == ("x86_64", False, stripped)
+    code = [segment for segment in found.segments if segment.executable]
+    assert code and all(
+        any(0 <= site.offset - segment.offset < segment.size for segment in code) for site in found.sites
+    )
+    assert 0 < found.seconds < 60
+
+
+HALVES = {
+    "client": """package main
+
+import "net/http"
+
+func main() {
+	http.Get("http://localhost")
+}
+""",
+    "server": """package main
+
+import "net/http"
+
+type handler struct{}
+
+func (handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { w.Write([]byte("hello")) }
+
+func main() {
+	(&http.Server{Handler: handler{}}).ListenAndServe()
+}
+""",
+}
+
+
+@pytest.mark.parametrize("go", [min(golang.RELEASES, key=golang.release), "1.27"])
+@pytest.mark.parametrize("half", HALVES)
+def test_the_half_that_the_linker_left_out_does_not_hinder_the_other(
+    tmp_path: Path, go: str, half: str
+) -> None:
+    (tmp_path / "go.mod").write_text("module demo\n\ngo 1.19\n")
+    (tmp_path / "main.go").write_text(HALVES[half])
+    protocol = read_plan(golang.build(tmp_path, go, output_name=half)).protocols["http/1.1"]
+    here, gone = protocol.client, protocol.server
+    if half == "server":
+        here, gone = gone, here
+    assert here.possible and not here.reason
+    assert not gone.possible and gone.reason.startswith("it has no type net/http.")
+
+
 PROGRAM = """package main
 
 import "net/http"

@@ -9,7 +9,7 @@ import pytest
 
 from pytraceprop.errors import ExecutableError, MalformedExecutable, UnsupportedExecutable
 from pytraceprop.go import Executable
-from pytraceprop.go.types import POINTER, STRUCT, TypeMissing
+from pytraceprop.go.types import POINTER, STRUCT, TypeMissing, behind_pointer
 from tests.unit.elfwriter import BASE, LAYOUTS, Field, GoELF
 
 TYPELINK_LAYOUTS = ("1.24", "1.26")
@@ -108,13 +108,31 @@ def test_embedding_is_followed_through_structs_whatever_their_order(tmp_path: Pa
     assert len(found) == 12  # and the pointers
 
 
-def test_an_embedded_pointer_is_not_followed(tmp_path: Path) -> None:
+def test_an_embedded_pointer_is_followed_once(tmp_path: Path) -> None:
+    """As in context.timerCtx of Go 1.20, which embeds a *cancelCtx."""
+    go = GoELF()
+    types = go.types
+    word, context = types.plain("uint64", 8), types.plain("context.Context", 16, kind=20)
+    inner = types.struct("a.Inner", [Field("n", word, 0), Field("Context", context, 8, True)], 24)
+    pointer = types.address + types.pointers[-1]
+    outer = types.struct("a.Outer", [Field("n", word, 0), Field("Inner", pointer, 8, True)], 16)
+    around = types.struct("a.Around", [Field("n", word, 0), Field("Outer", outer, 8, True)], 24)
+    to_around = types.address + types.pointers[-1]
+    twice = types.struct("a.Twice", [Field("Around", to_around, 0, True)], 8)
+    plain = types.struct("context.plain", [Field("inner", pointer, 0)], 8)
+    found = wrappers(tmp_path, go, context)
+    assert found[inner] == 8
+    assert found[outer] == behind_pointer(8, 8)
+    assert found[around] == behind_pointer(16, 8)
+    assert twice not in found and plain not in found
+
+
+def test_a_place_that_is_absurdly_far_is_left_out(tmp_path: Path) -> None:
     go = GoELF()
     types = go.types
     context = types.plain("context.Context", 16, kind=20)
-    inner = types.struct("a.Inner", [Field("Context", context, 0, True)], 16)
-    pointer = types.address + types.pointers[-1]
-    outer = types.struct("a.Outer", [Field("Inner", pointer, 0, True)], 8)
+    inner = types.struct("a.Inner", [Field("Context", context, 0xFFF0, True)], 1 << 17)
+    outer = types.struct("a.Outer", [Field("Inner", inner, 0xFFF0, True)], 1 << 18)
     found = wrappers(tmp_path, go, context)
     assert inner in found and outer not in found
 

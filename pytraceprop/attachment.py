@@ -132,7 +132,7 @@ class Attachment:
         """Removes the probes; the process goes on untouched. Idempotent, safe from any thread.
 
         Requests that are under way are not reported. Takes some 50 ms (the kernel waits until no
-        processor is in a probe any more).
+        processor is in a probe any more), on kernels without uprobe-multi links up to a second.
         """
         self._tracer.end([self], "detached")
 

@@ -103,14 +103,16 @@ def test_attaching_during_execs_succeeds_or_says_that_the_process_is_gone(
     attached = gone = 0
 
     def start_over() -> None:
-        while not ending.is_set():
+        pause = 0.0
+        while not ending.wait(pause):
             moves.restart()
+            pause = (pause + 0.037) % 0.2  # at any moment of attaching
 
     thread = threading.Thread(target=start_over)
     thread.start()
     try:
-        end = time.monotonic() + 3
-        while time.monotonic() < end:
+        end = time.monotonic() + 5
+        while time.monotonic() < end or not (attached or time.monotonic() > end + 60):
             try:
                 with tracer.attach(moves.pid):
                     attached += 1

@@ -28,11 +28,6 @@ class Protocol:
     reason: str
 
 
-_HTTP2 = Protocol(
-    False, False, "HTTP/2 is not traced yet: see http2_client_untraced and http2_server_untraced in stats()"
-)
-
-
 def _protocol(plan: ProtocolPlan) -> Protocol:
     reasons = [
         f"{name}: {side.reason}"
@@ -66,11 +61,10 @@ class Attachment:
         self.module = plan.module
         self._state = "attached"
         self.protocols: Mapping[str, Protocol] = MappingProxyType(
-            {name: _protocol(part) for name, part in plan.protocols.items()} | {"http/2": _HTTP2}
+            {name: _protocol(part) for name, part in plan.protocols.items()}
         )
         self.propagation: Mapping[str, Propagation] = MappingProxyType(
             {name: self._propagation(part) for name, part in plan.protocols.items()}
-            | {"http/2": Propagation(None, _HTTP2.reason)}
         )
 
     def _propagation(self, plan: ProtocolPlan) -> Propagation:

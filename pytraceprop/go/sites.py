@@ -19,6 +19,7 @@ from pytraceprop.go.image import Image
 
 _LARGEST_FUNCTION = 1 << 16  # bytes; those of net/http have below 10 000
 _REGISTER_SLOT = re.compile(r"qword ptr \[rsp \+ (0x[0-9a-f]+|\d+)\]")
+_FRAME = re.compile(r"rsp, (-?0x[0-9a-f]+|-?\d+)")
 _LOAD = re.compile(r"(\w+), qword ptr \[(\w+)(?: \+ (0x[0-9a-f]+|\d+))?\]")
 
 
@@ -83,6 +84,10 @@ class Code:
         """The error that says what this function lacks."""
         return SiteMissing(self._path, f"{self.function.name} {what}")
 
+    def instruction(self, address: int) -> Instruction:
+        """The instruction at an address."""
+        return self.instructions[self._at[address]]
+
     def calls(self, callee: Function) -> list[int]:
         """Addresses of the direct calls to a function, in order of address."""
         return [
@@ -146,6 +151,67 @@ class Code:
             yield one.target
         if one.mnemonic not in ("jmp", "ret", "ud2", "int3"):
             yield one.end
+
+    def stack_check(self) -> int:
+        """The conditional jump with which the function begins: may it go on with the stack it has?
+
+        The arguments are in their registers. The jump is hit once more whenever the stack has grown.
+        """
+        for one in self.instructions[:3]:
+            if one.mnemonic == "jbe":
+                return one.address
+            if one.mnemonic != "cmp" and not (one.mnemonic == "lea" and one.operands.startswith("r12,")):
+                break
+        raise self.missing("does not begin by checking its stack")
+
+    def frame_size(self) -> int:
+        """How many bytes the return address is from RSP in the function's body."""
+        pushed = 0
+        for one in self.instructions[:16]:
+            match = _FRAME.fullmatch(one.operands)
+            if one.mnemonic == "push":
+                pushed += 8
+            elif match and one.mnemonic in ("sub", "add"):
+                size = int(match[1], 0)
+                return pushed + (size if one.mnemonic == "sub" else -size)
+            elif one.mnemonic == "call":
+                break
+        raise self.missing("makes no frame on the stack")
+
+    def argument_slot(self, register: str) -> int:
+        """Where on the stack an argument that came in a register is kept, in bytes from RSP in the body.
+
+        That is what the function stores first of the register, as long as the register can only be the
+        argument, in a place that it does not store to again.
+        """
+        body = next((i for i, one in enumerate(self.instructions) if one.mnemonic == "jbe"), -1) + 1
+        slot = None
+        for one in self.instructions[body:]:
+            match = _REGISTER_SLOT.match(one.operands) if one.mnemonic == "mov" else None
+            if match and one.operands.endswith(f", {register}"):
+                slot = match[0]
+                break
+            written = one.operands.split(",")[0] in _names_of(register)
+            if one.mnemonic == "call" or one.mnemonic.startswith("j") or written:
+                break
+        stores = [one for one in self.instructions if slot and one.operands.startswith(f"{slot}, ")]
+        if slot is None or [one.mnemonic for one in stores] != ["mov"]:
+            raise self.missing(f"does not keep its argument {register} on the stack")
+        return int(slot.removeprefix("qword ptr [rsp + ").removesuffix("]"), 0)
+
+    def nil_returns(self) -> list[int]:
+        """Addresses of the RETs whose first result is set to nil right before: returns with an error."""
+        found = []
+        for i, one in enumerate(self.instructions):
+            if one.mnemonic != "ret":
+                continue
+            for before in reversed(self.instructions[max(0, i - 8) : i]):
+                if before.mnemonic == "xor" and before.operands == "eax, eax":
+                    found.append(one.address)
+                written = before.operands.split(",")[0] in _names_of("rax")
+                if before.mnemonic in ("call", "ret") or before.mnemonic.startswith("j") or written:
+                    break
+        return found
 
     def receiver_slot(self, call: int, argument: str, field_offset: int) -> int:
         """Where on the stack the receiver is kept whose field is passed to a call.

@@ -10,8 +10,8 @@ from collections import OrderedDict
 import attrs
 
 from pytraceprop.go import Executable
-from pytraceprop.probes import http1
-from pytraceprop.probes.plan import Plan
+from pytraceprop.probes import http1, http2
+from pytraceprop.probes.plan import Plan, ProtocolPlan, with_sites
 
 _CACHE_SIZE = 64
 
@@ -35,15 +35,23 @@ def read_plan(path: str | os.PathLike[str], display: str | None = None) -> Plan:
                 _cache.move_to_end(key)
                 return attrs.evolve(_cache[key], path=image.path, seconds=time.perf_counter() - started)
         build = executable.build
-        fields, protocol, context_types = http1.read(executable)
+        fields, first, context_types = http1.read(executable)
+        second = http2.read(executable, "" if fields else first.client.reason)
         plan = Plan(
             path=image.path,
             identity=key,
             build_id=image.note_build_id(),
             go=build.go,
             module=build.main_module,
-            protocols={"http/1.1": protocol},
-            fields=fields,
+            protocols={
+                "http/1.1": ProtocolPlan(
+                    client=with_sites(first.client, second.counted_client),
+                    server=with_sites(first.server, second.counted_server),
+                ),
+                "http/2": second.protocol,
+            },
+            fields=fields | second.fields,
+            layouts={"http2": second.layouts},
             context_types=context_types,
             machine=image.machine,
             position_independent=image.position_independent,

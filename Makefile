@@ -14,10 +14,10 @@ BUILD_INPUTS := setup.py pyproject.toml $(wildcard csrc/*.[ch] csrc/*.py bpf/*.[
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PHONY: help setup packages .venv build wheel demo test test-unit test-bpf test-install test-vm test-full test-cycles
-.PHONY: lint format bench clean
+.PHONY: test-binaries fuzz-executables lint format bench bench-inspect clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: packages .venv ## Debian packages (as root, with apt) and .venv with the development tools
 
@@ -54,7 +54,7 @@ test: packages lint test-unit test-bpf test-install test-vm ## all tests, at a s
 
 test-unit: .venv ## tests that need neither root nor a particular kernel
 	@$(MAKE) --no-print-directory build || echo "not built: tests of the compiled core will fail" >&2
-	$(PYTEST) tests/unit
+	$(PYTEST) tests/unit tests/reading
 
 test-bpf: build ## tests that load BPF into this kernel (root)
 	$(PYTEST) tests/bpf
@@ -73,6 +73,12 @@ test-cycles: export PYTRACEPROP_FULL = 1
 test-cycles: build ## attach and detach 200 times under load (root)
 	$(PYTEST) tests/bpf/test_cycles.py -s
 
+test-binaries: build ## read every Go release in every build form, and Debian's Go programs
+	$(PYTHON) -m tests.reading
+
+fuzz-executables: build ## read 10 000 damaged executables
+	$(PYTHON) -m tests.reading.mutations
+
 lint: .venv ## ruff, mypy, clang-format
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m mypy
@@ -86,6 +92,9 @@ format: .venv ## let ruff and clang-format rewrite the sources
 
 bench: build ## measure what tracing costs, as ratios to the bare program
 	$(PYTHON) -m tests.bench
+
+bench-inspect: build ## measure how long reading large executables takes
+	$(PYTHON) -m tests.reading.bench
 
 clean: ## remove what was built, downloaded and installed here
 	rm -rf .venv .build build dist pytraceprop/objects pytraceprop.egg-info

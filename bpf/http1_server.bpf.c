@@ -42,6 +42,18 @@ static __noinline int end_request(const struct here *here, struct request_state 
 }
 
 /*
+ * The preface of a connection of HTTP/2 without TLS (RFC 9113, section 3.4), which golang.org/x/net/http2/h2c
+ * gets as a request that takes as long as the connection.
+ */
+static inline bool is_preface(const struct go_string *method)
+{
+	uint8_t text[3] = {};
+
+	return method->len == sizeof(text) && !read_user(text, sizeof(text), (void *)method->data) &&
+	       text[0] == 'P' && text[1] == 'R' && text[2] == 'I';
+}
+
+/*
  * func (sh serverHandler) ServeHTTP(rw ResponseWriter, req *Request), called by (*conn).serve
  * Registers 0 sh.srv, 1 and 2 rw, 3 req.
  */
@@ -68,6 +80,10 @@ static __noinline int start_request(const struct here *here, struct pt_regs *reg
 	words.url = window_word(server->scratch, target->request_url);
 	words.header = window_word(server->scratch, target->request_header);
 	words.context = window_iface(server->scratch, target->request_ctx);
+	if (is_preface(&words.method)) {
+		drop_request(here, &servers);
+		return 0;
+	}
 	begin_serving(here, server, &words);
 	read_addresses(target, read_word(go_register(regs, 2) + target->response_conn) + target->conn_rwc,
 		       server);

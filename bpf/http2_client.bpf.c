@@ -228,7 +228,7 @@ static __noinline int write_request(const struct here *here, struct pt_regs *reg
 	if (read_word(stack + layout->write_frame) != go_instruction(regs) + (int64_t)layout->write_return)
 		return 0;
 	key.address = read_word(stack + layout->write_request);
-	place.at = stack + 8; /* behind StreamID */
+	place.at = stack + layout->write_block;
 	place.conn = read_word(read_word(stack + layout->write_stream) + layout->stream_conn);
 	ref = bpf_map_lookup_elem(&writes, &key);
 	if (!ref) { /* ClientConn.RoundTrip called by the application, a call that was given up */

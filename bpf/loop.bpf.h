@@ -18,7 +18,7 @@
 				break;                                                                       \
 	})
 
-enum { MAX_GROUPS = 128 }; /* read per search of a map: 1024 cells */
+enum { MAX_GROUPS = 80 }; /* read per search of a map: 640 cells */
 
 #else
 

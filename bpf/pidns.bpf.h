@@ -30,19 +30,18 @@ static inline uint32_t visible_tgid_of(struct task_struct *leader)
 	const char *numbers = (const char *)pid + bpf_core_field_offset(struct pid, numbers);
 	const uint32_t stride = bpf_core_type_size(struct upid);
 	uint32_t deepest = BPF_CORE_READ(pid, level);
+	struct upid upid;
 	int i;
 
 	if (!pid)
 		return 0;
 	/* From the task's own namespace outwards, for the tracer's is rarely far. */
 	for (i = 0; i < PIDNS_LEVELS; i++) {
-		const struct upid *upid;
-
-		if ((uint32_t)i > deepest)
+		if ((uint32_t)i > deepest ||
+		    bpf_probe_read_kernel(&upid, sizeof(upid), numbers + (deepest - i) * stride))
 			break;
-		upid = (const struct upid *)(numbers + (deepest - i) * stride);
-		if (BPF_CORE_READ(upid, ns, ns.inum) == tracer_pidns)
-			return (uint32_t)BPF_CORE_READ(upid, nr);
+		if (BPF_CORE_READ(upid.ns, ns.inum) == tracer_pidns)
+			return (uint32_t)upid.nr;
 	}
 	return 0;
 }

@@ -115,8 +115,9 @@ struct http2_layout {
 	uint16_t conn_writer;		       /* ClientConn.bw */
 	uint16_t conn_max_frame;	       /* ClientConn.maxFrameSize */
 	uint16_t conn_max_list;		       /* ClientConn.peerMaxHeaderListSize */
-	/* At the write site, in bytes from rsp: the return address, encodeAndWriteHeaders's arguments. */
-	uint16_t write_frame, write_stream, write_request;
+	/* At the write site, in bytes from the stack pointer: the block, as WriteHeaders is given it; the
+	 * return address; what encodeAndWriteHeaders was given. */
+	uint16_t write_block, write_frame, write_stream, write_request;
 	int32_t write_return; /* what the return address is, from the site on */
 };
 

@@ -149,7 +149,11 @@ static int load_object(struct core *core, const char *path, const struct core_op
 		failed = bpf_object__load(object);
 	if (failed) {
 		bpf_object__close(object);
-		return core_fail(error, failed, "loading %s: %s", path, strerror(-failed));
+		/* ESRCH is said of the types: programs are fitted to those of the kernel (CO-RE). */
+		return core_fail(error, failed, "loading %s: %s", path,
+				 failed == -ESRCH
+					 ? "the kernel's types (BTF) are not in /sys/kernel/btf/vmlinux"
+					 : strerror(-failed));
 	}
 	core->object[core->objects++] = object;
 	return 0;

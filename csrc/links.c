@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Linking programs to instructions of a file. By hand, because libbpf 1.1 knows no uprobe-multi, and
- * because its own links on perf events take the cookie from the kernel it was built for.
+ * Linking programs to instructions of a file. By hand: libbpf 1.1 knows no uprobe-multi, and of a link
+ * nothing but its descriptor is needed.
  */
 #include "core_private.h"
 
@@ -12,7 +12,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define UPROBE_TYPE "/sys/bus/event_source/devices/uprobe/type"
+#define EVENT_SOURCES "/sys/bus/event_source/devices"
+#define UPROBE_TYPE EVENT_SOURCES "/uprobe/type"
 
 /* The parts of union bpf_attr for BPF_LINK_CREATE; the build's headers may be older. */
 struct uprobe_multi_attr { /* Linux 6.6, commit 89ae89f53d20 */
@@ -82,8 +83,11 @@ static int open_event(const char *path, uint32_t pid, uint64_t offset, struct co
 	};
 	int event, type = read_uprobe_type();
 
-	if (type < 0) /* no such file, or no sysfs: there is no other way to the number */
-		return core_fail(error, EOPNOTSUPP, "reading %s: %s", UPROBE_TYPE, strerror(-type));
+	if (type == -ENOENT && !access(EVENT_SOURCES, F_OK))
+		return core_fail(error, EOPNOTSUPP, "there is no %s", UPROBE_TYPE);
+	if (type < 0) /* there is no other way to the number */
+		return core_fail(error, ENODEV, "reading %s: %s; is sysfs mounted?", UPROBE_TYPE,
+				 strerror(-type));
 	attr.type = (uint32_t)type;
 	event = (int)syscall(SYS_perf_event_open, &attr, (pid_t)pid, -1, -1, PERF_FLAG_FD_CLOEXEC);
 	return event < 0 ? core_fail(error, errno, "opening a perf event at 0x%llx: %s",

@@ -7,7 +7,7 @@ with pytraceprop.Tracer() as tracer:
         print(span.name, span.trace_id)
 """
 
-from pytraceprop.attachment import Attachment, Protocol
+from pytraceprop.attachment import Attachment
 from pytraceprop.context import InvalidTraceparent, TraceContext
 from pytraceprop.environment import Answer, Environment
 from pytraceprop.errors import (
@@ -25,6 +25,7 @@ from pytraceprop.errors import (
 )
 from pytraceprop.lockdown import LockdownMode, LockdownStatus
 from pytraceprop.propagation import Propagation
+from pytraceprop.protocol import Protocol
 from pytraceprop.span import Span
 from pytraceprop.subscription import Subscription
 from pytraceprop.tracer import Tracer

@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
-
-import attrs
 
 from pytraceprop.errors import KernelError, ProcessGone, UnsupportedExecutable
 from pytraceprop.links import close_links
 from pytraceprop.probes import Plan, ProtocolPlan
 from pytraceprop.process import Process
 from pytraceprop.propagation import Propagation
+from pytraceprop.protocol import Protocol, protocols_of
 
 if TYPE_CHECKING:
     from pytraceprop.tracer import Tracer
 
 
-@attrs.frozen
-class Protocol:
-    """What is traced of one protocol in one process: each side, and where not, why."""
-
-    client: bool
-    server: bool
-    reason: str
-
-
-def _protocol(plan: ProtocolPlan) -> Protocol:
-    reasons = [
-        f"{name}: {side.reason}"
-        for name, side in (("client", plan.client), ("server", plan.server))
-        if side.reason
-    ]
-    return Protocol(plan.client.possible, plan.server.possible, "; ".join(reasons))
+#: This machine, by the name that plans have for it.
+_MACHINE = {"aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
 
 
 class Attachment:
@@ -60,9 +46,7 @@ class Attachment:
         self.go = plan.go
         self.module = plan.module
         self._state = "attached"
-        self.protocols: Mapping[str, Protocol] = MappingProxyType(
-            {name: _protocol(part) for name, part in plan.protocols.items()}
-        )
+        self.protocols: Mapping[str, Protocol] = MappingProxyType(protocols_of(plan))
         self.propagation: Mapping[str, Propagation] = MappingProxyType(
             {name: self._propagation(part) for name, part in plan.protocols.items()}
         )
@@ -88,6 +72,9 @@ class Attachment:
         if not self._plan.sites:
             reasons = "; ".join(f"{name}: {p.reason}" for name, p in self.protocols.items())
             raise UnsupportedExecutable(self.executable, f"nothing in it can be traced ({reasons})")
+        if self._plan.machine != _MACHINE:
+            reason = f"it is compiled for {self._plan.machine}, and only {_MACHINE} is traced on this machine"
+            raise UnsupportedExecutable(self.executable, reason)
         core = self._tracer.core
         bias = self._process.load_bias()
         inject = any(p.method == "user-memory" for p in self.propagation.values())
@@ -113,9 +100,10 @@ class Attachment:
             if self.ended_as() or not same:
                 raise ProcessGone(self.pid)
         except KernelError as error:
-            self.release("detached")
             # Its file and its threads go before the pidfd says so.
-            if error.errno in (errno.ENOENT, errno.ESRCH) or self._process.exited:
+            gone = error.errno in (errno.ENOENT, errno.ESRCH) or self._process.exited
+            self.release("detached")
+            if gone:
                 raise ProcessGone(self.pid) from error
             raise
         except BaseException:
@@ -143,7 +131,7 @@ class Attachment:
         """Removes the probes; the process goes on untouched. Idempotent, safe from any thread.
 
         Requests that are under way are not reported. Takes some 50 ms (the kernel waits until no
-        processor is in a probe any more).
+        processor is in a probe any more), on kernels without uprobe-multi links up to a second.
         """
         self._tracer.end([self], "detached")
 

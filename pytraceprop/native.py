@@ -54,7 +54,8 @@ class Core:
         Raises CoreUnavailable, PrivilegeError, KernelError, or ValueError for no such mode.
         """
         _require_core()
-        mode = ATTACH_MODES.index(attach_mode)
+        if attach_mode not in ATTACH_MODES:
+            raise ValueError(f"attach_mode must be one of {', '.join(ATTACH_MODES)}, not {attach_mode!r}")
         self.attach_mode = attach_mode
         self._lock = threading.RLock()
         self._core: Any = None
@@ -64,7 +65,7 @@ class Core:
         paths = object_paths(os.uname().machine, basic=uses_basic_programs(attach_mode))
         strings = [ffi.new("char[]", os.fsencode(path)) for path in paths]
         options = {
-            "attach_mode": mode,
+            "attach_mode": ATTACH_MODES.index(attach_mode),
             "max_requests": max_requests,
             "ring_bytes": ring_bytes,
             "write_user": write_user,
@@ -77,16 +78,12 @@ class Core:
             self._raise("loading the BPF programs", error)
         self._core = core
 
-    def _raise(self, action: str, error: Any) -> None:
+    def _raise(self, action: str, error: Any, missing: str = "CAP_BPF and CAP_PERFMON (or root)") -> None:
         number = error.number
         message = ffi.string(error.message).decode("utf-8", "replace")
         log = ffi.string(error.log).decode("utf-8", "replace")
-        if number == errno.EOPNOTSUPP:
-            raise FeatureMissing(
-                "probes on user functions as perf events", "4.17 built with CONFIG_UPROBE_EVENTS", message
-            )
         if number in (errno.EPERM, errno.EACCES) and "verifier" not in log and "processed" not in log:
-            raise PrivilegeError(action, "CAP_BPF and CAP_PERFMON (or root)")
+            raise PrivilegeError(action, missing)
         raise KernelError(action, number, message, log)
 
     def _open_core(self) -> Any:
@@ -165,7 +162,7 @@ class Core:
                 return self._attach_multi(path, pid, programs, incarnation << 32 | slot << 8)
             if self.attach_mode == "multi-unfiltered":
                 return self._attach_shared(path, pid, programs, identity, slot)
-            return self._attach_events(path, pid, programs, identity, incarnation << 32 | slot << 8)
+            return self._attach_events(path, pid, programs, incarnation << 32 | slot << 8)
 
     def _attach_multi(self, path: str, pid: int, programs: Mapping[str, list[Site]], owner: int) -> list[int]:
         links: list[int] = []
@@ -234,12 +231,11 @@ class Core:
         path: str,
         pid: int,
         programs: Mapping[str, list[Site]],
-        identity: tuple[int, ...],
         owner: int,
     ) -> list[int]:
         basic = uses_basic_programs(self.attach_mode)
         if basic:
-            touch_constants(pid, identity)
+            touch_constants(pid)
         links: list[int] = []
         for program, sites in programs.items():
             for site in sites:
@@ -254,14 +250,20 @@ class Core:
                     owner | site.kind,
                     error,
                 )
-                self._keep(links, int(link), f"attaching {name}", error)
+                if link < 0 and error.number == errno.EOPNOTSUPP:
+                    close_links(links)
+                    raise FeatureMissing(
+                        "probes on user functions as perf events", "4.17 built with CONFIG_UPROBE_EVENTS"
+                    )
+                # Since Linux 6.16 CAP_PERFMON is not enough (commit ba677dbe77af).
+                self._keep(links, int(link), f"attaching {name}", error, "CAP_PERFMON or CAP_SYS_ADMIN")
         return links
 
-    def _keep(self, links: list[int], link: int, action: str, error: Any) -> None:
+    def _keep(self, links: list[int], link: int, action: str, error: Any, *missing: str) -> None:
         """Adds a link to the others, or closes them all and raises."""
         if link < 0:
             close_links(links)
-            self._raise(action, error)
+            self._raise(action, error, *missing)
         links.append(link)
 
     def drain(self) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pytraceprop.errors import PrivilegeError, ProcessGone
-from pytraceprop.go.image import file_identity
+from pytraceprop.go.contents import file_identity
 
 _START_TIME_FIELD = 22  # of /proc/PID/stat (proc(5)), in clock ticks since boot
 _AT_ENTRY = 9  # of the auxiliary vector (getauxval(3)): where the program begins in memory
@@ -77,11 +77,9 @@ class Process:
         another mount namespace. Raises ProcessGone.
         """
         try:
-            vector = Path(f"/proc/{self.pid}/auxv").read_bytes()
             with open(self.exe_link, "rb") as file:  # noqa: PTH123 (the link must not be resolved)
                 (entry,) = struct.unpack_from("<Q", file.read(64), _ELF_ENTRY)
-            words = struct.unpack(f"<{len(vector) // 8}Q", vector)
-            return int(dict(zip(words[0::2], words[1::2], strict=True))[_AT_ENTRY] - entry)
+            return program_entry(self.pid) - int(entry)
         except (OSError, KeyError, ValueError, struct.error) as error:  # empty once it has ended
             raise ProcessGone(self.pid) from error
 
@@ -90,6 +88,16 @@ class Process:
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
+
+
+def program_entry(pid: int) -> int:
+    """Where the program of a process begins in memory, by its auxiliary vector.
+
+    Raises OSError, KeyError, ValueError or struct.error once it has ended.
+    """
+    vector = Path(f"/proc/{pid}/auxv").read_bytes()
+    words = struct.unpack(f"<{len(vector) // 8}Q", vector)
+    return int(dict(zip(words[0::2], words[1::2], strict=True))[_AT_ENTRY])
 
 
 def _start_time(pid: int) -> int:

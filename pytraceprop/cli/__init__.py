@@ -8,6 +8,7 @@ from importlib import import_module
 
 _COMMANDS = {
     "check": "what this machine allows: lockdown, and whether tracing can work",
+    "inspect": "what a Go executable says about itself, and what can be traced in it",
     "attach": "trace running Go processes and print their spans",
 }
 

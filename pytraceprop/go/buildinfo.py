@@ -13,8 +13,7 @@ _HEADER = 32  # bytes before the strings
 _ALIGNMENT = 16
 _INLINE = 2  # flag: strings follow the header (Go 1.18)
 _SENTINEL = 16  # bytes around the module text
-_LARGEST = 1 << 24  # bytes; a thousand modules take below 100 KiB
-_MOST_SEARCHED = 1 << 28  # bytes of each segment
+_LARGEST = 1 << 20  # bytes; a thousand modules take below 100 KiB
 
 
 @attrs.frozen
@@ -58,17 +57,15 @@ def _find(image: Image) -> bytes:
         section = image.section(_SECTION)
         if section.size > _LARGEST:
             raise MalformedExecutable(image.path, ".go.buildinfo is absurdly large")
-        blob = image.data[section.offset : section.offset + section.size]
+        blob = image.data.read(section.offset, section.size)
         if not blob.startswith(_MAGIC) or len(blob) < _HEADER:
             raise MalformedExecutable(image.path, ".go.buildinfo does not begin with its magic")
         return blob
     for segment in sorted(image.segments, key=lambda s: (s.executable, -s.address)):  # data come last
-        end = min(segment.offset + segment.size, image.file_size, segment.offset + _MOST_SEARCHED)
-        at = image.data.find(_MAGIC, segment.offset, end)
-        while at >= 0:
+        end = min(segment.offset + segment.size, image.file_size)
+        for at in image.data.find_all(_MAGIC, segment.offset, end):
             if (at - segment.offset + segment.address) % _ALIGNMENT == 0 and at + _HEADER <= end:
-                return image.data[at : min(at + _LARGEST, end)]
-            at = image.data.find(_MAGIC, at + 1, end)
+                return image.data.read(at, min(_LARGEST, end - at))
     if ".gopclntab" in image.sections:
         raise UnsupportedExecutable(image.path, "it says nothing of its build: Go before 1.13, or obfuscated")
     raise NotGo(image.path, "it has no Go build information")

@@ -7,12 +7,17 @@ from collections.abc import Iterable
 from functools import cached_property
 from types import TracebackType
 
+from pytraceprop.go.arm64 import Arm64Code
 from pytraceprop.go.buildinfo import BuildInfo, read_build_info
 from pytraceprop.go.functions import Function, find_functions
 from pytraceprop.go.image import Image
 from pytraceprop.go.moduledata import ModuleData, find_module_data
 from pytraceprop.go.sites import Code, SiteMissing
 from pytraceprop.go.types import Types
+from pytraceprop.go.x86_64 import X86Code
+
+#: What reads a function, by the machine that it was compiled for.
+_CODES: dict[str, type[Code]] = {"x86_64": X86Code, "arm64": Arm64Code}
 
 
 class Executable:
@@ -77,5 +82,5 @@ class Executable:
     def code(self, name: str) -> Code:
         """A function, disassembled. Raises SiteMissing."""
         if name not in self._codes:
-            self._codes[name] = Code(self.image, self.function(name))
+            self._codes[name] = _CODES[self.image.machine](self.image, self.function(name))
         return self._codes[name]

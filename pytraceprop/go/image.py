@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 from array import array
@@ -12,6 +11,7 @@ from types import TracebackType
 import attrs
 
 from pytraceprop.errors import MalformedExecutable, NotGo, UnsupportedExecutable
+from pytraceprop.go.contents import Contents
 from pytraceprop.go.relocations import Relocations
 
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -24,7 +24,7 @@ _DT_RELA, _DT_RELASZ, _DT_RELAENT, _DT_FLAGS_1 = 7, 8, 9, 0x6FFFFFFB
 _DF_1_PIE = 0x08000000
 _SHT_NOBITS = 8
 #: e_machine: its name, and the type of its RELATIVE relocations.
-_MACHINES = {62: ("x86_64", 8)}
+_MACHINES = {62: ("x86_64", 8), 183: ("arm64", 1027)}
 #: Notes that hold a build id: whose, and of which type (cmd/link, binutils).
 _BUILD_ID_NOTES = ((b"Go\0\0", 4), (b"GNU\0", 3))
 _MAX_SEGMENTS = 128  # program headers; Go's linker writes about ten
@@ -56,39 +56,32 @@ class Segment:
     executable: bool
 
 
-def file_identity(status: os.stat_result) -> tuple[int, ...]:
-    """Equal for the same unchanged file alone, whatever the file says of itself."""
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
 class Image:
-    """A mapped ELF file of an executable. Close it, or use it as a context manager.
+    """An open ELF file of an executable. Close it, or use it as a context manager.
 
     Raises NotGo for a file that is no ELF or no executable, UnsupportedExecutable for a machine that is
     not covered, MalformedExecutable where headers point outside the file.
 
-    `machine` is "x86_64". `position_independent` says that addresses in the file are offsets from where
-    the loader puts it; that bias is taken for zero here.
+    `machine` is "x86_64" or "arm64". `position_independent` says that addresses in the file are offsets
+    from where the loader puts it; that bias is taken for zero here.
     """
 
     def __init__(self, path: str | os.PathLike[str], display: str | None = None) -> None:
-        """Maps the file at `path`; messages call it `display` (a /proc path says little)."""
+        """Opens the file at `path`; messages call it `display` (a /proc path says little)."""
         self.path = display or os.fspath(path)
-        with open(path, "rb") as file:  # noqa: PTH123 (a path under /proc must not be resolved)
-            status = os.fstat(file.fileno())
-            self.file_size = status.st_size
-            self.identity = file_identity(status)
+        self.data = Contents(path, self.path)
+        self.identity = self.data.identity
+        self.file_size = len(self.data)
+        try:
             if self.file_size < _EHDR.size:
                 raise NotGo(self.path, "not an executable: too short for an ELF header")
-            self.data = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-        try:
             self._read_headers()
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Unmaps the file. Idempotent."""
+        """Closes the file. Idempotent."""
         self.data.close()
 
     def __enter__(self) -> Image:
@@ -100,13 +93,12 @@ class Image:
         self.close()
 
     def _read_headers(self) -> None:
-        ident, kind, machine, _, _, phoff, shoff, _, _, _, phnum, _, shnum, shstrndx = _EHDR.unpack_from(
-            self.data
-        )
+        header = _EHDR.unpack(self.data.read(0, _EHDR.size))
+        ident, kind, machine, _, _, phoff, shoff, _, _, _, phnum, _, shnum, shstrndx = header
         if ident[:4] != b"\x7fELF":
             raise NotGo(self.path, "not an ELF file")
         if ident[4:6] != b"\x02\x01" or machine not in _MACHINES:
-            raise UnsupportedExecutable(self.path, "only 64-bit x86-64 executables are covered so far")
+            raise UnsupportedExecutable(self.path, "only executables for x86-64 and arm64 are covered so far")
         if kind not in (_ET_EXEC, _ET_DYN):
             raise NotGo(self.path, "an ELF file, but not an executable")
         if self.file_size > _LARGEST_FILE:
@@ -142,7 +134,7 @@ class Image:
             for i in range(min(size // 16, _MAX_DYNAMIC)):
                 if offset + 16 * i + 16 > self.file_size:
                     raise MalformedExecutable(self.path, "it is truncated: its dynamic section is cut off")
-                tag, value = struct.unpack_from("<QQ", self.data, offset + 16 * i)
+                tag, value = self.data.unpack("<QQ", offset + 16 * i)
                 if not tag:
                     break
                 found[tag] = value
@@ -162,7 +154,7 @@ class Image:
             offset = self.file_offset(self._dynamic.get(_DT_RELA, 0), size)
         if size // 24 > Relocations.MOST:
             raise MalformedExecutable(self.path, "it has an absurd number of relocations")
-        return Relocations(self.data, offset, size // 24, self._relative)
+        return Relocations(self.data, offset, size // 24, self._relative, self.path)
 
     def load(self, address: int, words: int) -> array[int]:
         """64-bit words from a virtual address on, as the program sees them once it is loaded."""
@@ -173,16 +165,17 @@ class Image:
     def _unpack(self, layout: struct.Struct, offset: int) -> tuple[int, ...]:
         if offset + layout.size > self.file_size:
             raise MalformedExecutable(self.path, "it is truncated: a header lies outside the file")
-        return layout.unpack_from(self.data, offset)
+        return layout.unpack(self.data.read(offset, layout.size))
 
     def _string(self, table: int, size: int, index: int) -> str:
         start = table + index
-        end = -1
+        name, end = b"", b""
         if index < size and start < self.file_size:
-            end = self.data.find(b"\0", start, min(table + size, start + _LONGEST_NAME, self.file_size))
-        if end < 0:
+            longest = min(table + size, start + _LONGEST_NAME, self.file_size) - start
+            name, end, _ = self.data.read(start, longest).partition(b"\0")
+        if not end:
             raise MalformedExecutable(self.path, "a section's name lies outside the file")
-        return self.data[start:end].decode("utf-8", "replace")
+        return name.decode("utf-8", "replace")
 
     def file_offset(self, address: int, size: int = 1) -> int:
         """Where the byte at a virtual address is in the file.
@@ -200,12 +193,12 @@ class Image:
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes at a virtual address. Raises MalformedExecutable."""
         offset = self.file_offset(address, size)
-        return self.data[offset : offset + size]
+        return self.data.read(offset, size)
 
     def unpack(self, layout: str, address: int) -> tuple[int, ...]:
         """Integers at a virtual address, by a struct format. Raises MalformedExecutable."""
         offset = self.file_offset(address, struct.calcsize(layout))
-        return struct.unpack_from(layout, self.data, offset)
+        return self.data.unpack(layout, offset)
 
     def section(self, name: str) -> Section:
         """The section of that name, checked to lie within the file.
@@ -225,10 +218,10 @@ class Image:
         for offset, size in self._notes:
             end = min(offset + min(size, _LARGEST_NOTES), self.file_size)
             while offset + 16 <= end:
-                name_size, size, kind = struct.unpack_from("<III", self.data, offset)
+                name_size, size, kind = self.data.unpack("<III", offset)
                 start = offset + 12 + (name_size + 3) // 4 * 4
                 offset = start + (size + 3) // 4 * 4
                 if 0 < size <= _LONGEST_BUILD_ID and start + size <= end:
-                    name = self.data[start - 4 : start] if name_size == 4 or name_size == 3 else b""
-                    found.setdefault((name, kind), self.data[start : start + size].hex())
+                    name = self.data.read(start - 4, 4) if name_size == 4 or name_size == 3 else b""
+                    found.setdefault((name, kind), self.data.read(start, size).hex())
         return next((found[note] for note in _BUILD_ID_NOTES if note in found), "")

@@ -19,10 +19,10 @@ from pytraceprop.go.pclntab import FunctionTable, function_tables
 
 _WORDS = 64
 _TEXT_CANDIDATES = range(20, 30)
-_MAX_TYPES = 1 << 20  # some 100 000 in the largest programs
-_LARGEST_TYPES = 1 << 26  # bytes; 10 MB in the largest programs
+_MAX_TYPES = 1 << 19  # some 100 000 in the largest programs
+_LARGEST_TYPES = 1 << 25  # bytes; what lies further on are strings, and what go:embed took in
 _SAMPLES = 32
-_MAX_CANDIDATES = 4096
+_MAX_CANDIDATES = 64  # places that hold the address of the table of functions; there are one or two
 _MAX_RELOCATED_CANDIDATES = 4  # each costs a walk over all relocations
 _SECTIONS = (".go.module", ".noptrdata", ".data", ".data.rel.ro")
 _POINTER_HEAD = struct.pack("<QQ", 8, 8)  # a pointer type's size and pointer bytes
@@ -82,11 +82,8 @@ def _places_in_file(image: Image, value: int) -> Iterator[int]:
     ranges += [(s.offset, s.size, s.address) for s in segments]
     needle = struct.pack("<Q", value)
     for offset, size, address in ranges:
-        end = min(offset + size, image.file_size)
-        at = image.data.find(needle, offset, end)
-        while at >= 0:
+        for at in image.data.find_all(needle, offset, offset + size):
             yield at - offset + address
-            at = image.data.find(needle, at + 1, end)
 
 
 def _segment(image: Image, address: int, size: int) -> Segment | None:
@@ -99,8 +96,7 @@ def _segment(image: Image, address: int, size: int) -> Segment | None:
 
 
 def _interpret(image: Image, words: Sequence[int], table: FunctionTable) -> ModuleData | None:
-    (start,) = struct.unpack_from("<I", image.data, table.rows)
-    (end,) = struct.unpack_from("<I", image.data, table.rows + 8 * table.count)
+    start, end = (image.data.unpack("<I", table.rows + 8 * i)[0] for i in (0, table.count))
     for at in _TEXT_CANDIDATES:
         # minpc, maxpc, text, etext
         first, last, text, text_end = words[at - 2 : at + 2]
@@ -110,7 +106,9 @@ def _interpret(image: Image, words: Sequence[int], table: FunctionTable) -> Modu
         if code and code.executable and first <= last <= text_end:
             types = _find_types(image, words, at + 2)
             if types:
-                return ModuleData(table, text, text_end, *types)
+                start, stop, links, descriptors_end = types
+                stop = min(stop, start + _LARGEST_TYPES)
+                return ModuleData(table, text, text_end, start, stop, links, descriptors_end)
     return None
 
 
@@ -132,19 +130,14 @@ def _find_types(
         types, length, end = words[at : at + 3]
         if _are_bounds(image, types, end) and 0 < length <= end - types:
             offset = image.file_offset(types, end - types)
-            head = image.data.find(_POINTER_HEAD, offset, offset + length)
+            head = next(image.data.find_all(_POINTER_HEAD, offset, offset + length), -1)
             if head >= 0 and _is_type(image, types, end, head - offset):
                 return types, end, None, types + length
     return None
 
 
 def _are_bounds(image: Image, types: int, end: int) -> bool:
-    return (
-        0 < types < end
-        and types % 8 == 0
-        and end - types <= _LARGEST_TYPES
-        and _segment(image, types, end - types) is not None
-    )
+    return 0 < types < end and types % 8 == 0 and _segment(image, types, end - types) is not None
 
 
 def _are_typelinks(image: Image, types: int, end: int, start: int, length: int, capacity: int) -> bool:
@@ -158,6 +151,5 @@ def _is_type(image: Image, types: int, end: int, offset: int) -> bool:
     """Whether what lies there may be a type's descriptor (internal/abi/type.go)."""
     if not 0 < offset <= end - types - 48:
         return False
-    data, at = image.data, image.file_offset(types + offset)
-    name = int.from_bytes(data[at + 40 : at + 44], "little", signed=True)
-    return 0 < data[at + 23] & 31 <= _LAST_KIND and 0 < name < end - types
+    kind, name = image.unpack("<23xB16xi", types + offset)
+    return 0 < kind & 31 <= _LAST_KIND and 0 < name < end - types

@@ -7,6 +7,7 @@ have no section headers at all; then the header is searched for.
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterator
 
@@ -23,10 +24,8 @@ _QUANTA = (1, 4)  # shortest instruction: x86, arm64
 _ALIGNMENT = 8  # bytes; cmd/link asks for 32 up to Go 1.26, for 8 from 1.27 on
 _MAX_FUNCTIONS = 1 << 21  # the largest programs have some 300 000
 _MAX_TABLES = 4
-_CHUNK = 1 << 24  # bytes searched together
-_MOST_SEARCHED = 1 << 28  # bytes
-_MOST_LOOKED_AT = 1 << 20  # bytes that equal the magic's first; one of 256 by chance
-_MOST_HEADS = 1 << 12
+_MOST_HEADS = 1 << 12  # places that look like a table before its header is read
+_MAGICS_TAIL = b"\xff\xff\xff\0\0"  # what follows the first byte of both
 
 
 @attrs.frozen
@@ -54,7 +53,7 @@ def function_tables(image: Image) -> Iterator[FunctionTable]:
             yield _read(image, section.address, section.offset, section.offset + section.size)
             return
     left = _MAX_TABLES
-    for address, start, end in _candidates(image):
+    for address, start, end in itertools.islice(_candidates(image), _MOST_HEADS):
         try:
             table = _read(image, address, start, end)
         except (MalformedExecutable, UnsupportedExecutable):
@@ -68,8 +67,8 @@ def function_tables(image: Image) -> Iterator[FunctionTable]:
 def _read(image: Image, address: int, start: int, end: int) -> FunctionTable:
     if end - start < _HEADER.size:
         raise MalformedExecutable(image.path, ".gopclntab is too short")
-    magic, _, quantum, pointer_size, count, _, _, names, units, _, _, rows = _HEADER.unpack_from(
-        image.data, start
+    magic, _, quantum, pointer_size, count, _, _, names, units, _, _, rows = _HEADER.unpack(
+        image.data.read(start, _HEADER.size)
     )
     if magic in _OLD_MAGICS:
         raise UnsupportedExecutable(image.path, "it was built by a Go release before 1.18")
@@ -83,24 +82,9 @@ def _read(image: Image, address: int, start: int, end: int) -> FunctionTable:
 
 def _candidates(image: Image) -> Iterator[tuple[int, int, int]]:
     """Address, start and end of what begins like the table; what is not executable first."""
-    heads = [struct.pack("<IH", magic, 0) for magic in _MAGICS]
-    left, looks, finds = _MOST_SEARCHED, _MOST_LOOKED_AT, _MOST_HEADS
     for segment in sorted(image.segments, key=lambda one: one.executable):
         end = min(segment.offset + segment.size, image.file_size)
-        first = segment.offset + -segment.address % _ALIGNMENT
-        for start in range(first, end, _CHUNK):
-            stop = min(start + _CHUNK, end)
-            left -= stop - start
-            if left < 0:
-                return
-            # One byte of each place where the table may begin: an eighth to look through.
-            sample = image.data[start:stop:_ALIGNMENT]
-            for head in heads:
-                i = sample.find(head[:1])
-                while i >= 0 and looks and finds:
-                    looks -= 1
-                    at = start + i * _ALIGNMENT
-                    if image.data[at : at + len(head)] == head:
-                        finds -= 1
-                        yield at - segment.offset + segment.address, at, end
-                    i = sample.find(head[:1], i + 1)
+        for at in image.data.find_all(_MAGICS_TAIL, segment.offset + 1, end):
+            address = at - 1 - segment.offset + segment.address
+            if address % _ALIGNMENT == 0:
+                yield address, at - 1, end

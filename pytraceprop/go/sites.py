@@ -1,33 +1,25 @@
 """Where to put probes: instructions found by disassembling a function.
 
-The kernel emulates `push`, `call`, `jmp`, conditional jumps and `nop` under a uprobe; anything else is
-single-stepped, at some thirty times the cost (docs/benchmarks.md). So sites are such instructions
-wherever one does the job. Return probes are never used: they corrupt Go stacks when those move.
+Under a uprobe the kernel emulates calls, jumps and conditional jumps; most others it single-steps, at
+some thirty times the cost on x86-64 (docs/benchmarks.md). So sites are such instructions wherever one
+does the job. Return probes are never used: they corrupt Go stacks when those move.
+
+What differs by machine is in `x86_64` and `arm64`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+import abc
+from collections.abc import Iterator, Sequence
 
 import attrs
-import capstone
 
 from pytraceprop.errors import UnsupportedExecutable
 from pytraceprop.go.functions import Function
 from pytraceprop.go.image import Image
 
-_LARGEST_FUNCTION = 1 << 16  # bytes; those of net/http have below 10 000
-_REGISTER_SLOT = re.compile(r"qword ptr \[rsp \+ (0x[0-9a-f]+|\d+)\]")
-_FRAME = re.compile(r"rsp, (-?0x[0-9a-f]+|-?\d+)")
-_LOAD = re.compile(r"(\w+), qword ptr \[(\w+)(?: \+ (0x[0-9a-f]+|\d+))?\]")
-
-
-def _names_of(register: str) -> tuple[str, ...]:
-    """A 64-bit register and its parts: rax, eax, ax, al; r8, r8d, r8w, r8b."""
-    if register[1:].isdigit():
-        return (register, *(register + part for part in "dwb"))
-    return (register, "e" + register[1:], register[1:], register[1:].rstrip("x") + "l")
+_LARGEST_FUNCTION = 1 << 15  # bytes; those of net/http have below 10 000
+_MOST_RETURNS = 64  # that are probed; Transport.roundTrip has below 20
 
 
 class SiteMissing(UnsupportedExecutable):
@@ -35,8 +27,8 @@ class SiteMissing(UnsupportedExecutable):
 
 
 @attrs.frozen
-class Instruction:
-    """One instruction; `target` is where a direct call or jump goes, else None."""
+class Instruction(abc.ABC):
+    """One instruction, as capstone writes it."""
 
     address: int
     size: int
@@ -49,50 +41,97 @@ class Instruction:
         return self.address + self.size
 
     @property
+    @abc.abstractmethod
     def target(self) -> int | None:
-        """Where a direct call or jump goes."""
-        if self.mnemonic == "call" or self.mnemonic.startswith("j"):
-            try:
-                return int(self.operands, 16)
-            except ValueError:
-                return None
-        return None
-
-    @property
-    def is_conditional(self) -> bool:
-        """Whether it is a conditional jump."""
-        return self.mnemonic.startswith("j") and self.mnemonic != "jmp"
+        """Where a direct call or jump goes; None for anything else."""
 
 
-class Code:
+@attrs.frozen
+class Frame:
+    """A function's frame on the stack, in bytes from the stack pointer.
+
+    `return_address` is where it will go back to, `caller` the end of the frame: the caller's stack pointer.
+    `arguments` is where those lie that are passed on the stack to what the function calls.
+    """
+
+    return_address: int
+    caller: int
+    arguments: int
+
+
+class Code(abc.ABC):
     """A disassembled function."""
 
     def __init__(self, image: Image, function: Function) -> None:
         """Disassembles it whole. Raises SiteMissing where an instruction cannot be decoded."""
         self.function = function
-        self._path = image.path
+        self._image = image
         if function.end - function.start > _LARGEST_FUNCTION:
             raise self.missing("is absurdly large")
-        decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-        code = image.read(function.start, function.end - function.start)
-        self.instructions = [Instruction(*row) for row in decoder.disasm_lite(code, function.start)]
+        self.instructions = self._disassemble(image.read(function.start, function.end - function.start))
         self._at = {one.address: i for i, one in enumerate(self.instructions)}
         if not self.instructions or self.instructions[-1].end != function.end:
             raise self.missing("cannot be disassembled to its end")
 
-    def missing(self, what: str) -> SiteMissing:
-        """The error that says what this function lacks."""
-        return SiteMissing(self._path, f"{self.function.name} {what}")
+    @abc.abstractmethod
+    def _disassemble(self, code: bytes) -> Sequence[Instruction]: ...
+
+    @abc.abstractmethod
+    def _successors(self, one: Instruction) -> Iterator[int]:
+        """Where it may go on from an instruction. Raises SiteMissing where that cannot be told."""
 
     def instruction(self, address: int) -> Instruction:
         """The instruction at an address."""
         return self.instructions[self._at[address]]
 
+    @abc.abstractmethod
     def calls(self, callee: Function) -> list[int]:
         """Addresses of the direct calls to a function, in order of address."""
-        return [
-            one.address for one in self.instructions if one.mnemonic == "call" and one.target == callee.start
-        ]
+
+    @abc.abstractmethod
+    def test_after(self, call: int, result: int) -> tuple[int, int]:
+        """The conditional jump that tests a result of the call for zero, by the result's number.
+
+        Gives its address and where it goes when the result is zero. Between call and test only
+        instructions may stand that leave the results alone. Raises SiteMissing.
+        """
+
+    @abc.abstractmethod
+    def receiver_slot(self, call: int, argument: int, field_offset: int) -> int:
+        """Where on the stack the receiver is kept whose field is passed to a call.
+
+        `argument` is the number of the call's argument that is loaded from that field. Raises SiteMissing
+        unless the function stores to that slot once, its receiver, on entry. The answer is in bytes from
+        the stack pointer at the call.
+        """
+
+    @abc.abstractmethod
+    def stack_check(self) -> int:
+        """The conditional jump with which the function begins: may it go on with the stack it has?
+
+        The arguments are in their registers. The jump is hit once more whenever the stack has grown.
+        Raises SiteMissing.
+        """
+
+    @abc.abstractmethod
+    def frame(self) -> Frame:
+        """The function's frame, as it is where the function calls others. Raises SiteMissing."""
+
+    @abc.abstractmethod
+    def argument_slot(self, argument: int) -> int:
+        """Where on the stack an argument is kept, by its number; in bytes from the stack pointer.
+
+        That is where the function stores its register, as long as that can only hold the argument, if it
+        does not store there again. Raises SiteMissing.
+        """
+
+    @abc.abstractmethod
+    def nil_returns(self) -> list[int]:
+        """Addresses of the RETs right before which the first result is set to nil: returns with an error."""
+
+    def missing(self, what: str) -> SiteMissing:
+        """The error that says what this function lacks."""
+        return SiteMissing(self._image.path, f"{self.function.name} {what}")
 
     def only_call(self, callee: Function) -> int:
         """The one direct call to a function. Raises SiteMissing for none or several."""
@@ -101,38 +140,12 @@ class Code:
             raise self.missing(f"calls {callee.name} {len(calls)} times where once was expected")
         return calls[0]
 
-    def test_after(self, call: int, register: str) -> tuple[int, int]:
-        """The conditional jump that tests a result of the call for zero.
-
-        Gives its address and where it goes when the register is zero. Between call and test only
-        instructions may stand that leave the register alone.
-        """
-        index = self._at[call] + 1
-        for _ in range(16):
-            if index + 1 >= len(self.instructions):
-                break
-            one = self.instructions[index]
-            if one.mnemonic == "jmp" and one.target in self._at:
-                index = self._at[one.target]
-                continue
-            if one.mnemonic == "test" and one.operands == f"{register}, {register}":
-                jump = self.instructions[index + 1]
-                if jump.mnemonic == "je" and jump.target is not None:
-                    return jump.address, jump.target
-                if jump.mnemonic == "jne":
-                    return jump.address, jump.end
-                break
-            stores = one.mnemonic == "mov" and one.operands.startswith(("qword ptr [rsp", "byte ptr [rsp"))
-            if not (stores or one.mnemonic == "nop" or one.operands == "ax, ax"):
-                break
-            index += 1
-        raise self.missing(f"does not test {register} after the call at {call:#x}")
-
     def returns_from(self, start: int, *, without: int | None = None) -> set[int]:
         """Addresses of the RETs that can be reached from an address.
 
         `without` cuts the way: instructions at that address are not entered. Raises SiteMissing where a
-        jump goes through a table (`switch` since Go 1.19): it may lead to any RET.
+        jump goes through a table (`switch` since Go 1.19), for it may lead to any RET, or where there
+        are too many.
         """
         seen: set[int] = set()
         todo = [start]
@@ -142,119 +155,7 @@ class Code:
                 continue
             seen.add(address)
             todo.extend(self._successors(self.instructions[self._at[address]]))
-        return {a for a in seen if self.instructions[self._at[a]].mnemonic == "ret"}
-
-    def _successors(self, one: Instruction) -> Iterator[int]:
-        if one.mnemonic == "jmp" and one.target is None:
-            raise self.missing(f"jumps through a table at {one.address:#x}")
-        if one.target is not None and one.mnemonic != "call":
-            yield one.target
-        if one.mnemonic not in ("jmp", "ret", "ud2", "int3"):
-            yield one.end
-
-    def stack_check(self) -> int:
-        """The conditional jump with which the function begins: may it go on with the stack it has?
-
-        The arguments are in their registers. The jump is hit once more whenever the stack has grown.
-        """
-        for one in self.instructions[:3]:
-            if one.mnemonic == "jbe":
-                return one.address
-            if one.mnemonic != "cmp" and not (one.mnemonic == "lea" and one.operands.startswith("r12,")):
-                break
-        raise self.missing("does not begin by checking its stack")
-
-    def frame_size(self) -> int:
-        """How many bytes the return address is from RSP in the function's body."""
-        pushed = 0
-        for one in self.instructions[:16]:
-            match = _FRAME.fullmatch(one.operands)
-            if one.mnemonic == "push":
-                pushed += 8
-            elif match and one.mnemonic in ("sub", "add"):
-                size = int(match[1], 0)
-                return pushed + (size if one.mnemonic == "sub" else -size)
-            elif one.mnemonic == "call":
-                break
-        raise self.missing("makes no frame on the stack")
-
-    def argument_slot(self, register: str) -> int:
-        """Where on the stack an argument that came in a register is kept, in bytes from RSP in the body.
-
-        That is what the function stores first of the register, as long as the register can only be the
-        argument, in a place that it does not store to again.
-        """
-        body = next((i for i, one in enumerate(self.instructions) if one.mnemonic == "jbe"), -1) + 1
-        slot = None
-        for one in self.instructions[body:]:
-            match = _REGISTER_SLOT.match(one.operands) if one.mnemonic == "mov" else None
-            if match and one.operands.endswith(f", {register}"):
-                slot = match[0]
-                break
-            written = one.operands.split(",")[0] in _names_of(register)
-            if one.mnemonic == "call" or one.mnemonic.startswith("j") or written:
-                break
-        stores = [one for one in self.instructions if slot and one.operands.startswith(f"{slot}, ")]
-        if slot is None or [one.mnemonic for one in stores] != ["mov"]:
-            raise self.missing(f"does not keep its argument {register} on the stack")
-        return int(slot.removeprefix("qword ptr [rsp + ").removesuffix("]"), 0)
-
-    def nil_returns(self) -> list[int]:
-        """Addresses of the RETs whose first result is set to nil right before: returns with an error."""
-        found = []
-        for i, one in enumerate(self.instructions):
-            if one.mnemonic != "ret":
-                continue
-            for before in reversed(self.instructions[max(0, i - 8) : i]):
-                if before.mnemonic == "xor" and before.operands == "eax, eax":
-                    found.append(one.address)
-                written = before.operands.split(",")[0] in _names_of("rax")
-                if before.mnemonic in ("call", "ret") or before.mnemonic.startswith("j") or written:
-                    break
-        return found
-
-    def receiver_slot(self, call: int, argument: str, field_offset: int) -> int:
-        """Where on the stack the receiver is kept whose field is passed to a call.
-
-        Looks back from the call for `mov argument, [R + field_offset]` and, before it, for
-        `mov R, [rsp + slot]`; then makes sure that the function stores to the slot once, from RAX, on
-        entry. The answer is `slot`, in bytes from RSP at the call.
-        """
-        index = self._at[call]
-        slot = None
-        wanted, expected = argument, field_offset
-        for one in reversed(self.instructions[max(0, index - 16) : index]):
-            if one.mnemonic == "call" or one.mnemonic.startswith("j"):
-                break
-            match = _LOAD.fullmatch(one.operands) if one.mnemonic == "mov" else None
-            if not match or match[1] != wanted:
-                if one.operands.split(",")[0] in _names_of(wanted):
-                    break  # it is something else by the time of the call
-                continue
-            offset = int(match[3], 0) if match[3] else 0
-            if match[2] == "rsp":
-                slot = offset if wanted != argument else None
-                break
-            if offset != expected:
-                break
-            wanted = match[2]
-        if slot is None:
-            raise self.missing(f"does not load the receiver of the call at {call:#x} from the stack")
-        stores = [
-            (one.address, one.operands.rpartition(", ")[2])
-            for one in self.instructions
-            if one.mnemonic == "mov"
-            and (match := _REGISTER_SLOT.match(one.operands))
-            and int(match[1], 0) == slot
-        ]
-        if [source for _, source in stores] != ["rax"] or not self._has_receiver(stores[0][0]):
-            raise self.missing("keeps something else where its receiver was expected")
-        return slot
-
-    def _has_receiver(self, address: int) -> bool:
-        """Whether nothing can have changed RAX between the function's start and an address."""
-        for one in self.instructions[: self._at[address]]:
-            reads = one.mnemonic in ("cmp", "test", "push", "jbe", "jb", "nop")
-            if one.mnemonic == "call" or (not reads and one.operands.split(",")[0] in _names_of("rax")):
-                return False
-        return True
+        returns = {a for a in seen if self.instructions[self._at[a]].mnemonic == "ret"}
+        if len(returns) > _MOST_RETURNS:
+            raise self.missing(f"returns in {len(returns)} places")
+        return returns

@@ -65,7 +65,11 @@ _WRITER_FIELDS = (
     ("bufio_n", "bufio.Writer", "n"),
     ("bufio_wr", "bufio.Writer", "wr"),
 )
+#: Words of arguments and results, in the order of Go's signatures.
+_ERROR = 1  # func (pc *persistConn) roundTrip(req *transportRequest) (resp *Response, err error)
+_HEADER = 0  # func (h Header) writeSubset(w io.Writer, exclude map[string]bool, ...) error
 _ABSENT = 65535  # FIELD_ABSENT in bpf/records.h
+_MOST_CONTEXT_TYPES = 4096  # large programs have some ten; all processes share a map of 65 536
 _LARGEST_ADDRESS = (1 << 64) - 1
 
 #: What is read at once: struct target's field, the Go type, the fields of struct target that it holds.
@@ -103,6 +107,11 @@ class SiteKind(IntEnum):
     CLIENT_FAIL = 7
 
 
+def site_name(kind: int) -> str:
+    """What a site is called where those of all protocols are listed."""
+    return SiteKind(kind).name.lower()
+
+
 def read(executable: Executable) -> tuple[dict[str, int], ProtocolPlan, dict[int, int]]:
     """The fields of struct target, the sites of both sides, the context types.
 
@@ -127,6 +136,8 @@ def read(executable: Executable) -> tuple[dict[str, int], ProtocolPlan, dict[int
         if value > (_LARGEST_ADDRESS if name.startswith("type_") else _ABSENT):
             raise MalformedExecutable(executable.image.path, f"its {name} is absurdly large")
     context_types = {t: place for t, place in context_types.items() if t <= _LARGEST_ADDRESS}
+    if len(context_types) > _MOST_CONTEXT_TYPES:
+        raise MalformedExecutable(executable.image.path, "it has absurdly many types that wrap a context")
     return fields, ProtocolPlan(client=client, server=server), context_types
 
 
@@ -217,12 +228,12 @@ def _read_client(executable: Executable, fields: dict[str, int]) -> list[Site]:
     round_trip = executable.code(_ROUND_TRIP)
     start = round_trip.only_call(executable.function(_GET_CONN))
     inner = round_trip.only_call(executable.function(_PERSIST_ROUND_TRIP))
-    end, success = round_trip.test_after(inner, "rbx")
+    end, success = round_trip.test_after(inner, _ERROR)
     write = executable.code(_WRITE)
     header_call = write.calls(executable.function(_WRITE_SUBSET))
     if not header_call:
         raise write.missing("does not call Header.writeSubset")
-    fields["write_receiver"] = write.receiver_slot(header_call[0], "rax", fields["request_header"])
+    fields["write_receiver"] = write.receiver_slot(header_call[0], _HEADER, fields["request_header"])
     found = [
         (SiteKind.CLIENT_START, start),
         (SiteKind.CLIENT_WRITE, header_call[0]),

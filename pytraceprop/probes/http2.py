@@ -20,6 +20,8 @@ from pytraceprop.go.types import TypeMissing
 from pytraceprop.probes import http1
 from pytraceprop.probes.plan import ProtocolPlan, Side, Site
 
+_ERROR = 1  # the word of RoundTrip's results that is the error's type
+_BLOCK_FRAGMENT = 8  # in HeadersFrameParam, behind StreamID; the programs see whether it holds
 _RECOVER = "runtime.gorecover"
 _NEWPROC = "runtime.newproc"
 _ABSENT = 65535  # FIELD_ABSENT in bpf/records.h
@@ -50,6 +52,14 @@ class SiteKind(IntEnum):
     CLIENT_WRITE = 20
     CLIENT_END = 21
     CLIENT_FAIL = 22
+
+
+def site_name(kind: int) -> str:
+    """What a site is called where those of all protocols are listed."""
+    if kind in (SiteKind.COUNT_CLIENT, SiteKind.COUNT_SERVER):
+        return f"http2_{'client' if kind == SiteKind.COUNT_CLIENT else 'server'}"
+    copy = "xnet_http2" if kind & _XNET else "http2"
+    return f"{copy}_{SiteKind(kind & ~_XNET).name.lower()}"
 
 
 @attrs.frozen
@@ -263,17 +273,18 @@ def _read_client(executable: Executable, copy: Copy, layout: dict[str, Any]) -> 
     starts = [call for callee in callees for call in round_trip.calls(callee)]
     if len(starts) != 1:
         raise round_trip.missing(f"calls ClientConn.RoundTrip {len(starts)} times where once was expected")
-    end, _ = round_trip.test_after(starts[0], "rbx")
+    end, _ = round_trip.test_after(starts[0], _ERROR)
 
     write = executable.code(copy.method("ClientConn", "writeHeaders"))
     site = write.only_call(executable.function(copy.method("Framer", "WriteHeaders")))
     encode = executable.code(copy.method("clientStream", "encodeAndWriteHeaders"))
     returns = encode.instruction(encode.only_call(write.function)).end
-    frame = write.frame_size()
-    layout["write_frame"] = frame
+    frame = write.frame()
+    layout["write_block"] = frame.arguments + _BLOCK_FRAGMENT
+    layout["write_frame"] = frame.return_address
     layout["write_return"] = returns - site
-    layout["write_stream"] = frame + 8 + encode.argument_slot("rax")
-    layout["write_request"] = frame + 8 + encode.argument_slot("rbx")
+    layout["write_stream"] = frame.caller + encode.argument_slot(0)
+    layout["write_request"] = frame.caller + encode.argument_slot(1)
     return [
         (SiteKind.CLIENT_START, starts[0]),
         (SiteKind.CLIENT_WRITE, site),

@@ -10,6 +10,8 @@ import attrs
 from pytraceprop.errors import ExecutableError
 from pytraceprop.go.image import Segment
 
+_MOST_SITES = 256  # of a side; programs have some ten
+
 
 @attrs.frozen
 class Site:
@@ -51,8 +53,8 @@ class Plan:
     whose name begins with `type_`, are virtual addresses of the file: where `position_independent` is
     true the process has them at a load bias, which `segments` tell together with its mappings.
 
-    `machine` is "x86_64". `stripped` says that there is no symbol table. `seconds` is what reading took;
-    of a plan that was read before, what finding it again took.
+    `machine` is "x86_64" or "arm64". `stripped` says that there is no symbol table. `seconds` is what
+    reading took; of a plan that was read before, what finding it again took.
     """
 
     path: str
@@ -89,6 +91,7 @@ def with_sites(side: Side, sites: tuple[Site, ...]) -> Side:
 def side(read: Callable[[], list[Site]]) -> Side:
     """Reads one side; what is missing in the executable becomes its reason."""
     try:
-        return Side(sites=tuple(read()))
+        sites = tuple(read())
+        return Side(sites) if len(sites) <= _MOST_SITES else Side(reason=f"it has {len(sites)} sites")
     except ExecutableError as error:
         return Side(reason=error.reason)

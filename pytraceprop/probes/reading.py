@@ -14,9 +14,15 @@ from pytraceprop.probes import http1, http2
 from pytraceprop.probes.plan import Plan, ProtocolPlan, with_sites
 
 _CACHE_SIZE = 64
+_SHARED = "what it shares with http/1.1 cannot be read"
 
 _cache: OrderedDict[tuple[object, ...], Plan] = OrderedDict()
 _cache_lock = threading.Lock()
+
+
+def site_name(kind: int) -> str:
+    """What a site is called, such as "server_start" or "http2_server_start"."""
+    return http1.site_name(kind) if kind in set(http1.SiteKind) else http2.site_name(kind)
 
 
 def read_plan(path: str | os.PathLike[str], display: str | None = None) -> Plan:
@@ -36,7 +42,7 @@ def read_plan(path: str | os.PathLike[str], display: str | None = None) -> Plan:
                 return attrs.evolve(_cache[key], path=image.path, seconds=time.perf_counter() - started)
         build = executable.build
         fields, first, context_types = http1.read(executable)
-        second = http2.read(executable, "" if fields else first.client.reason)
+        second = http2.read(executable, "" if fields else _SHARED)
         plan = Plan(
             path=image.path,
             identity=key,

@@ -76,7 +76,8 @@ class Http2(Traced):
         for span in served:
             client = parents[str(span.parent_span_id)]
             assert (span.trace_id, span.path, span.parent_remote) == (client.trace_id, client.path, True)
-            assert (client.peer, client.local) == (span.local, span.peer)
+            if span.local is not None:  # h2c of golang.org/x/net wraps the connection
+                assert (client.peer, client.local) == (span.local, span.peer)
 
 
 @pytest.fixture(scope="module", params=RELEASES)
@@ -245,7 +246,7 @@ def test_a_request_tried_again_is_one_call(http2: Http2) -> None:
 
 def test_a_header_that_cannot_be_added_is_counted_by_its_reason(http2: Http2) -> None:
     for kind, size, reason in (
-        ("sized", 20_000, "not_injected_continuation"),
+        ("sized", 40_000, "not_injected_continuation"),
         ("small", 1000, "not_injected_list_limit"),
     ):
         before = http2.counted()

@@ -52,7 +52,11 @@ def test_thousands_of_fields_are_read_or_counted(session_tracer: Tracer, go: str
         unreadable = traced.counted().get("incoming_unreadable", 0)
     finally:
         cases.stop()
-    if fields <= 1000 or (fields <= 3000 and go == "1.24"):
+    if session_tracer.core.attach_mode == "perf-ioctl":  # 80 groups, of which many are half empty
+        sure = fields <= 100
+    else:  # 512 groups
+        sure = fields <= (3000 if go == "1.24" else 1000)
+    if sure:
         assert (span.trace_id, unreadable) == (TRACE, 0)
     else:  # more groups than are searched: could not tell, so nothing is continued
         assert (span.parent_span_id, unreadable) in ((None, 1), (PARENT, 0))

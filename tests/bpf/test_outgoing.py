@@ -45,7 +45,7 @@ def test_a_call_given_up_is_a_failed_call(traced: Traced) -> None:
     spans = traced.spans(3)
     (client,) = (span for span in spans if span.kind == "client")
     assert (client.error, client.path) == ("call failed", "/slow")
-    assert client.duration_ns >= 50_000_000
+    assert client.duration_ns >= 25_000_000  # the 50 ms begin before the call does
 
 
 def test_a_request_tried_again_is_one_call(traced: Traced) -> None:

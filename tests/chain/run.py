@@ -21,6 +21,7 @@ import attrs
 import pytraceprop
 from tests.chain.judge import ROUTE, Verdict, judge, with_services
 from tests.chain.services import Chain, Programs, build_programs
+from tools import golang
 
 SPANS_PER_REQUEST = 5  # three servers, two clients
 _LAST_SPANS_SECONDS = 5.0
@@ -113,10 +114,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--propagation", choices=("auto", "off"), default="auto")
-    parser.add_argument("--stripped", action="store_true", help="services without symbols (-s -w)")
+    parser.add_argument("--form", choices=golang.FORMS, default="static", help="how the services are built")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
-    programs = build_programs(options.go, ldflags="-s -w" if options.stripped else "")
+    programs = build_programs(options.go, **golang.FORMS[options.form])
     result = run(programs, options.requests, options.concurrency, propagation=options.propagation)
     if options.json:
         print(json.dumps(result.as_dict()))

@@ -9,6 +9,7 @@ import pytest
 
 from pytraceprop.errors import ExecutableError, MalformedExecutable, NotGo, UnsupportedExecutable
 from pytraceprop.go import Executable
+from tests.unit import elfwriter
 from tests.unit.elfwriter import LAYOUTS, Field, GoELF
 
 POINTERS = ["in place", "rela", "relr"]
@@ -143,6 +144,18 @@ def test_relocations_of_another_kind_are_left_alone(tmp_path: Path) -> None:
     struct.pack_into("<Q", grown, size, length + 24)
     struct.pack_into("<QQ", grown, 64 + 32, len(grown), len(grown))
     with opened(tmp_path, bytes(grown)) as executable:
+        check(executable, go)
+
+
+@pytest.mark.parametrize("pointers", ["in place", "rela"])
+@pytest.mark.parametrize("places", [(38, 45), (41, 55), (30, 33)])
+def test_a_moduledata_that_no_release_has_is_read_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, places: tuple[int, int], pointers: str
+) -> None:
+    """A fork, or a release to come, that adds fields or takes some away."""
+    monkeypatch.setitem(elfwriter._TYPES_AND_LINKS, "unheard of", places)
+    go = sample("unheard of")
+    with opened(tmp_path, go.build(kind=2 if pointers == "in place" else 3, pointers=pointers)) as executable:
         check(executable, go)
 
 

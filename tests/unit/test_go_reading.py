@@ -178,7 +178,7 @@ def test_maps_of_another_layout_are_refused(
     [
         ({"kind": 3}, NotGo),  # a shared library
         ({"kind": 1}, NotGo),
-        ({"machine": 183}, UnsupportedExecutable),
+        ({"machine": 243}, UnsupportedExecutable),
         ({"machine": 3}, UnsupportedExecutable),
     ],
 )

@@ -7,4 +7,6 @@ import (
 	"net/url"
 )
 
-func newProxy(target *url.URL) *httputil.ReverseProxy { return httputil.NewSingleHostReverseProxy(target) }
+func newProxy(target *url.URL) *httputil.ReverseProxy {
+	return httputil.NewSingleHostReverseProxy(target)
+}

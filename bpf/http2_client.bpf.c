@@ -20,16 +20,12 @@
 #include "address.bpf.h"
 #include "calls.bpf.h"
 #include "hpack.bpf.h"
+#include "blocksize.bpf.h"
 #include "http2.bpf.h"
 
 enum {
 	COPY_CHUNK = 256,
 	COPY_CHUNKS = 16, /* the buffer of a connection's bufio.Writer has 4096 bytes */
-	/*
-	 * A byte of a header block stands for a field at most as large as the table of HPACK fields; the
-	 * Go encoders keep theirs at 4096 bytes or below, whatever the peer would allow.
-	 */
-	LARGEST_INDEXED_FIELD = 4096,
 };
 
 /*
@@ -181,7 +177,7 @@ static __noinline bool find_block(const struct here *here, struct block_place *p
 {
 	const struct http2_layout *layout;
 	struct go_slice fragment = {};
-	uint64_t limit;
+	uint64_t limit, table;
 
 	if (!here || !place)
 		return false;
@@ -202,9 +198,10 @@ static __noinline bool find_block(const struct here *here, struct block_place *p
 		count(here, COUNT_NOT_INJECTED_FRAME_LIMIT);
 		return false;
 	}
-	/* The list's size is not known here, but what it can be at most. */
 	limit = read_word(place->conn + layout->conn_max_list);
-	if (limit < HPACK_LIST_SIZE || fragment.len > (limit - HPACK_LIST_SIZE) / LARGEST_INDEXED_FIELD) {
+	table = (uint32_t)read_word(read_word(place->conn + layout->conn_encoder) + layout->encoder_table);
+	if (limit < HPACK_LIST_SIZE ||
+	    !list_fits(fragment.data, fragment.len, table, limit - HPACK_LIST_SIZE)) {
 		count(here, COUNT_NOT_INJECTED_LIST_LIMIT);
 		return false;
 	}

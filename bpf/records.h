@@ -115,6 +115,7 @@ struct http2_layout {
 	uint16_t conn_writer;		       /* ClientConn.bw */
 	uint16_t conn_max_frame;	       /* ClientConn.maxFrameSize */
 	uint16_t conn_max_list;		       /* ClientConn.peerMaxHeaderListSize */
+	uint16_t conn_encoder, encoder_table;  /* ClientConn.henc, and dynTab.maxSize in that */
 	/* At the write site, in bytes from the stack pointer: the block, as WriteHeaders is given it; the
 	 * return address; what encodeAndWriteHeaders was given. */
 	uint16_t write_block, write_frame, write_stream, write_request;

@@ -267,6 +267,12 @@ def _read_client(executable: Executable, copy: Copy, layout: dict[str, Any]) -> 
     layout["conn_max_frame"] = types.field(conn, "maxFrameSize").offset
     layout["conn_max_list"] = types.field(conn, "peerMaxHeaderListSize").offset
 
+    encoder = types.field(conn, "henc")
+    table = types.at(types.element(encoder.type)).field(executable.image.path, "dynTab")
+    maximum = types.at(table.type).field(executable.image.path, "maxSize")
+    layout["conn_encoder"] = encoder.offset
+    layout["encoder_table"] = table.offset + maximum.offset
+
     round_trip = executable.code(copy.method("Transport", "RoundTripOpt"))
     names = [copy.method("ClientConn", name) for name in ("roundTrip", "RoundTrip")]
     callees = [executable.function(name) for name in names if executable.has_function(name)]

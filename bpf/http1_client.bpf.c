@@ -22,59 +22,7 @@
 #include "headers.bpf.h"
 #include "parent.bpf.h"
 #include "address.bpf.h"
-
-/*
- * Whether bpf_probe_write_user may be used. Set before loading: while it is false the verifier sees
- * that the call is never reached, and a locked-down kernel accepts the program.
- */
-const volatile bool write_user = false;
-
-/*
- * Without the old value, which atomic additions give since Linux 5.12 only (commit 5ca419f2864a). Two calls
- * that end at once may both find no user left, and delete the entry twice: at worst a third call's header
- * is not added, which is counted.
- */
-static inline void add_users(struct request_ref *ref, int64_t by)
-{
-	__sync_fetch_and_add(&ref->users, by);
-}
-
-static void expect_write(const struct here *here, const struct request_state *client)
-{
-	struct address_key key = {.incarnation = here->target->incarnation, .address = client->request};
-	struct request_ref fresh = {.goid = here->goid, .serial = client->serial, .users = 1};
-	struct request_ref *ref;
-
-	if (!bpf_map_update_elem(&writes, &key, &fresh, BPF_NOEXIST))
-		return;
-	ref = bpf_map_lookup_elem(&writes, &key);
-	if (!ref) {
-		count(here, COUNT_MAP_FULL);
-		return;
-	}
-	/* One *Request in two calls at once: which of them is being written cannot be told. */
-	add_users(ref, 1);
-	ref->serial = 0;
-}
-
-static void forget_write(const struct here *here, const struct request_state *client)
-{
-	struct address_key key = {.incarnation = here->target->incarnation, .address = client->request};
-	struct request_ref *ref = bpf_map_lookup_elem(&writes, &key);
-
-	if (!ref)
-		return;
-	add_users(ref, -1);
-	if (*(volatile int64_t *)&ref->users <= 0)
-		bpf_map_delete_elem(&writes, &key);
-}
-
-static void forget_call(const struct here *here, struct request_state *client)
-{
-	forget_write(here, client);
-	client->serial = 0;
-	drop_request(here, &clients);
-}
+#include "calls.bpf.h"
 
 /*
  * pconn, err := t.getConn(treq, cm), in (*Transport).roundTrip: register 1 treq. Before any dialling; once
@@ -86,9 +34,7 @@ static __noinline int start_call(const struct here *here, struct pt_regs *regs)
 	uint64_t request = read_word(go_register(regs, 1) + target->transport_request_request);
 	uint64_t call = read_word(go_register(regs, 1) + target->transport_request_call);
 	struct request_state *client = find_request(here, &clients, here->goid);
-	struct go_string method, host, path;
-	struct go_iface context;
-	uint64_t url, serial;
+	struct request_words words;
 
 	if (!request) {
 		count(here, COUNT_MEMORY_UNREADABLE);
@@ -105,47 +51,19 @@ static __noinline int start_call(const struct here *here, struct pt_regs *regs)
 		count(here, COUNT_ABANDONED);
 		forget_write(here, client);
 	}
-	client = new_request(here, &clients);
+	client = new_call(here, request, call);
 	if (!client)
 		return 0;
-	client->span.start_ns = bpf_ktime_get_ns();
-	client->span.kind = SPAN_CLIENT;
-	client->span.incarnation = target->incarnation;
-	client->span.goid = here->goid;
-	client->request = request;
-	client->other = call;
 	if (!open_window(client->scratch, target->request_window, request)) {
 		count(here, COUNT_MEMORY_UNREADABLE);
 		drop_request(here, &clients);
 		return 0;
 	}
-	method = window_string(client->scratch, target->request_method);
-	host = window_string(client->scratch, target->request_host);
-	url = window_word(client->scratch, target->request_url);
-	context = window_iface(client->scratch, target->request_ctx);
-	if (!find_parent(here, client, &context)) {
-		uint64_t trace[2] = {random_id(), random_id()};
-
-		__builtin_memcpy(client->span.trace_id, trace, 16);
-		__builtin_memset(client->span.parent_span_id, 0, 8);
-		client->span.trace_flags = FLAG_SAMPLED | FLAG_RANDOM;
-		client->has_incoming = 0;
-		count(here, COUNT_NEW_TRACE);
-	}
-	serial = random_id();
-	__builtin_memcpy(client->span.span_id, &serial, 8);
-
-	path = read_string(url + target->url_path);
-	if (!host.len)
-		host = read_string(url + target->url_host);
-	client->span.method_len =
-		keep_string(method, client->span.method, KEEP_METHOD, client->span.truncated);
-	client->span.path_len = keep_string(path, client->span.path, KEEP_PATH, client->span.truncated);
-	client->span.host_len = keep_string(host, client->span.host, KEEP_HOST, client->span.truncated);
-
-	asm volatile("" ::: "memory");
-	*(volatile uint64_t *)&client->serial = serial;
-	expect_write(here, client);
+	words.method = window_string(client->scratch, target->request_method);
+	words.host = window_string(client->scratch, target->request_host);
+	words.url = window_word(client->scratch, target->request_url);
+	words.context = window_iface(client->scratch, target->request_ctx);
+	begin_call(here, client, &words);
 	return 0;
 }
 
@@ -173,14 +91,8 @@ static __noinline int inject(const struct here *here, uint64_t writer, struct re
 		count(here, COUNT_NOT_INJECTED_NO_ROOM);
 		return 0;
 	}
-	__builtin_memcpy(ids.trace_id, client->span.trace_id, 16);
-	__builtin_memcpy(&ids.span_id, client->span.span_id, 8);
-	ids.flags = client->span.trace_flags;
-	asm volatile("" ::: "memory");
-	if (*(volatile const uint64_t *)&client->serial != serial) {
-		count(here, COUNT_NOT_INJECTED_REQUEST_UNKNOWN);
+	if (!copy_ids(here, client, serial, &ids))
 		return 0;
-	}
 	traceparent_field(&ids, field);
 	if (!write_user)
 		return 0;
@@ -196,30 +108,6 @@ refused:
 	return 0;
 }
 
-/* The application's own header decides: it is what goes out. */
-static void use_application_header(const struct here *here, struct request_state *client,
-				   const struct trace_ids *own)
-{
-	uint64_t trace[2], zero = 0;
-
-	if (client->has_incoming && own->span_id == client->incoming.span_id &&
-	    own->trace_id[0] == client->incoming.trace_id[0] &&
-	    own->trace_id[1] == client->incoming.trace_id[1]) {
-		/* What came in, passed on: a proxy, not a tracer. Our span keeps its own id. */
-		client->span.header = HEADER_FORWARDED;
-		count(here, COUNT_FORWARDED_HEADER);
-		return;
-	}
-	__builtin_memcpy(trace, client->span.trace_id, 16);
-	if (trace[0] != own->trace_id[0] || trace[1] != own->trace_id[1])
-		__builtin_memcpy(client->span.parent_span_id, &zero, 8); /* in another trace */
-	__builtin_memcpy(client->span.trace_id, own->trace_id, 16);
-	__builtin_memcpy(client->span.span_id, &own->span_id, 8);
-	client->span.trace_flags = own->flags;
-	client->span.header = HEADER_APPLICATION;
-	count(here, COUNT_APPLICATION_HEADER);
-}
-
 /*
  * err = r.Header.writeSubset(w, reqWriteExcludeHeader, trace), in (*Request).write: registers 0 the map, 1
  * and 2 w; r is on the stack. The request line, Host and User-Agent are in the buffer already.
@@ -230,9 +118,7 @@ static __noinline int write_request(const struct here *here, struct pt_regs *reg
 	struct address_key key = {.incarnation = target->incarnation};
 	struct request_state *client;
 	struct request_ref *ref;
-	struct trace_ids own = {};
 	struct go_iface out;
-	enum field_state field;
 	uint64_t serial;
 
 	key.address = read_word(go_stack_pointer(regs) + target->write_receiver);
@@ -242,16 +128,9 @@ static __noinline int write_request(const struct here *here, struct pt_regs *reg
 		count(here, COUNT_NOT_INJECTED_REQUEST_UNKNOWN);
 		return 0;
 	}
-	serial = ref->serial;
-	client = find_request(here, &clients, ref->goid);
-	if (!serial) {
-		count(here, COUNT_NOT_INJECTED_AMBIGUOUS);
+	client = call_of(here, ref, &serial);
+	if (!client)
 		return 0;
-	}
-	if (!client || client->serial != serial) {
-		count(here, COUNT_NOT_INJECTED_REQUEST_UNKNOWN);
-		return 0;
-	}
 	if (!has_type(go_register(regs, 1), target->type_bufio_writer, &target->itab_bufio_writer)) {
 		count(here, COUNT_NOT_INJECTED_WRITER_UNKNOWN);
 		return 0;
@@ -261,18 +140,8 @@ static __noinline int write_request(const struct here *here, struct pt_regs *reg
 	if (has_type(out.itab, target->type_persist_conn_writer, &target->itab_persist_conn_writer))
 		read_addresses(target, out.data + target->persist_conn_conn, client);
 
-	client->span.header = HEADER_NONE; /* of an earlier attempt */
-	field = find_traceparent(target, go_register(regs, 0), client, &own);
-	if (field == FIELD_VALID) {
-		use_application_header(here, client, &own);
-	} else if (field == FIELD_INVALID) {
-		client->span.header = HEADER_APPLICATION;
-		count(here, COUNT_APPLICATION_HEADER_INVALID);
-	} else if (field == FIELD_UNSURE) {
-		count(here, COUNT_NOT_INJECTED_HEADERS_UNREADABLE);
-	} else if (!target->inject || !write_user) {
-		count(here, COUNT_NOT_INJECTED_OFF);
-	} else if (inject(here, go_register(regs, 2), client, serial)) {
+	if (wants_header(here, client, go_register(regs, 0)) &&
+	    inject(here, go_register(regs, 2), client, serial)) {
 		client->span.header = HEADER_INJECTED;
 		count(here, COUNT_INJECTED);
 	}

@@ -14,12 +14,12 @@
 #include "requests.bpf.h"
 #include "headers.bpf.h"
 #include "address.bpf.h"
+#include "serving.bpf.h"
 
 static __noinline int end_request(const struct here *here, struct request_state *server,
 				  enum span_error error)
 {
 	const struct target *target = here->target;
-	struct address_key key = {.incarnation = target->incarnation, .address = server->context};
 	struct go_string route;
 	uint8_t hijacked = 0;
 
@@ -37,12 +37,20 @@ static __noinline int end_request(const struct here *here, struct request_state 
 		server->span.route_len =
 			keep_string(route, server->span.route, KEEP_ROUTE, server->span.truncated);
 	}
-	submit(here, server);
-	/* From here on no call may find this request. */
-	bpf_map_delete_elem(&contexts, &key);
-	server->serial = 0;
-	drop_request(here, &servers);
+	end_serving(here, server);
 	return 0;
+}
+
+/*
+ * The preface of a connection of HTTP/2 without TLS (RFC 9113, section 3.4), which golang.org/x/net/http2/h2c
+ * gets as a request that takes as long as the connection.
+ */
+static inline bool is_preface(const struct go_string *method)
+{
+	uint8_t text[3] = {};
+
+	return method->len == sizeof(text) && !read_user(text, sizeof(text), (void *)method->data) &&
+	       text[0] == 'P' && text[1] == 'R' && text[2] == 'I';
 }
 
 /*
@@ -53,76 +61,32 @@ static __noinline int start_request(const struct here *here, struct pt_regs *reg
 {
 	struct target *target = here->target;
 	struct request_state *server;
-	struct address_key key = {.incarnation = target->incarnation};
-	struct request_ref ref = {.goid = here->goid, .users = 1};
-	struct go_string method, host, path;
-	enum field_state field;
-	uint64_t url, header;
+	struct request_words words;
 
 	if (!has_type(go_register(regs, 1), target->type_response, &target->itab_response)) {
 		count(here, COUNT_HTTP2_SERVER_UNTRACED);
 		return 0;
 	}
-	server = find_request(here, &servers, here->goid);
-	if (server) { /* its end was missed: a goroutine serves one request at a time */
-		key.address = server->context;
-		bpf_map_delete_elem(&contexts, &key);
-		count(here, COUNT_ABANDONED);
-	}
-	server = new_request(here, &servers);
+	server = new_serving(here, go_register(regs, 3), go_register(regs, 2));
 	if (!server)
 		return 0;
-	server->span.start_ns = bpf_ktime_get_ns();
-	server->span.kind = SPAN_SERVER;
-	server->span.incarnation = target->incarnation;
-	server->span.goid = here->goid;
-	server->request = go_register(regs, 3);
-	server->other = go_register(regs, 2);
 	if (!open_window(server->scratch, target->request_window, go_register(regs, 3))) {
 		count(here, COUNT_MEMORY_UNREADABLE);
 		drop_request(here, &servers);
 		return 0;
 	}
-	method = window_string(server->scratch, target->request_method);
-	host = window_string(server->scratch, target->request_host);
-	url = window_word(server->scratch, target->request_url);
-	header = window_word(server->scratch, target->request_header);
-	server->context = window_iface(server->scratch, target->request_ctx).data;
-
-	field = find_traceparent(target, header, server, &server->incoming);
-	if (field == FIELD_VALID) {
-		server->has_incoming = 1;
-		__builtin_memcpy(server->span.trace_id, server->incoming.trace_id, 16);
-		__builtin_memcpy(server->span.parent_span_id, &server->incoming.span_id, 8);
-		server->span.trace_flags = server->incoming.flags & FLAGS_DEFINED;
-		server->span.parent_remote = 1;
-	} else {
-		uint64_t trace[2] = {random_id(), random_id()};
-
-		if (field == FIELD_INVALID)
-			count(here, COUNT_INCOMING_INVALID);
-		else if (field == FIELD_UNSURE)
-			count(here, COUNT_INCOMING_UNREADABLE);
-		count(here, COUNT_NEW_TRACE);
-		__builtin_memcpy(server->span.trace_id, trace, 16);
-		server->span.trace_flags = FLAG_SAMPLED | FLAG_RANDOM;
+	words.method = window_string(server->scratch, target->request_method);
+	words.host = window_string(server->scratch, target->request_host);
+	words.url = window_word(server->scratch, target->request_url);
+	words.header = window_word(server->scratch, target->request_header);
+	words.context = window_iface(server->scratch, target->request_ctx);
+	if (is_preface(&words.method)) {
+		drop_request(here, &servers);
+		return 0;
 	}
-	ref.serial = random_id();
-	__builtin_memcpy(server->span.span_id, &ref.serial, 8);
-
-	path = read_string(url + target->url_path);
-	server->span.method_len =
-		keep_string(method, server->span.method, KEEP_METHOD, server->span.truncated);
-	server->span.path_len = keep_string(path, server->span.path, KEEP_PATH, server->span.truncated);
-	server->span.host_len = keep_string(host, server->span.host, KEEP_HOST, server->span.truncated);
+	begin_serving(here, server, &words);
 	read_addresses(target, read_word(go_register(regs, 2) + target->response_conn) + target->conn_rwc,
 		       server);
-
-	asm volatile("" ::: "memory");
-	*(volatile uint64_t *)&server->serial = ref.serial;
-	key.address = server->context;
-	if (bpf_map_update_elem(&contexts, &key, &ref, BPF_ANY))
-		count(here, COUNT_MAP_FULL);
 	return 0;
 }
 

@@ -28,6 +28,8 @@ enum { MAX_GROUPS = 512 }; /* 4096 cells */
 
 #endif
 
+enum { MAX_FIELDS = 128 }; /* of a block of HTTP/2 headers */
+
 enum { MAX_HOPS = 128 }; /* contexts around one another */
 
 #endif

@@ -27,6 +27,23 @@ enum site {
 	SITE_HTTP1_CLIENT_FAIL = 7,
 	SITE_HTTP2_CLIENT = 8,
 	SITE_HTTP2_SERVER = 9,
+	/* An executable may hold HTTP/2 twice: net/http's own, and golang.org/x/net/http2 HTTP2_XNET further.
+	 */
+	SITE_HTTP2_SERVER_START = 16,
+	SITE_HTTP2_SERVER_END = 17,
+	SITE_HTTP2_SERVER_UNWIND = 18,
+	SITE_HTTP2_CLIENT_START = 19,
+	SITE_HTTP2_CLIENT_WRITE = 20,
+	SITE_HTTP2_CLIENT_END = 21,
+	SITE_HTTP2_CLIENT_FAIL = 22,
+	SITE_XNET_HTTP2_SERVER_START = 24,
+	SITE_XNET_HTTP2_SERVER_END = 25,
+	SITE_XNET_HTTP2_SERVER_UNWIND = 26,
+	SITE_XNET_HTTP2_CLIENT_START = 27,
+	SITE_XNET_HTTP2_CLIENT_WRITE = 28,
+	SITE_XNET_HTTP2_CLIENT_END = 29,
+	SITE_XNET_HTTP2_CLIENT_FAIL = 30,
+	HTTP2_XNET = 8,
 };
 
 enum span_kind { SPAN_SERVER = 1, SPAN_CLIENT = 2 };
@@ -65,6 +82,9 @@ enum counter {
 	COUNT_NOT_INJECTED_WRITE_REFUSED,
 	COUNT_NOT_INJECTED_REQUEST_UNKNOWN,
 	COUNT_NOT_INJECTED_AMBIGUOUS,
+	COUNT_NOT_INJECTED_CONTINUATION,
+	COUNT_NOT_INJECTED_FRAME_LIMIT,
+	COUNT_NOT_INJECTED_LIST_LIMIT,
 	COUNT_HTTP2_CLIENT_UNTRACED,
 	COUNT_HTTP2_SERVER_UNTRACED,
 	COUNT_CALL_RETRIED,
@@ -74,6 +94,32 @@ enum counter {
 	COUNT_MEMORY_UNREADABLE,
 	COUNT_STALE_SITE,
 	COUNTERS,
+};
+
+/* Where a request of HTTP/2 keeps what we read: net/http.Request, or from Go 1.27 types of http2's own. */
+struct http2_request_layout {
+	uint16_t window, method, url, header, host, context;
+	uint16_t pattern; /* FIELD_ABSENT where it has none */
+};
+
+/* One of the copies of HTTP/2 in a traced process. Offsets are bytes. */
+struct http2_layout {
+	struct http2_request_layout served, sent;
+	uint16_t server_conn_conn;	       /* serverConn.conn */
+	uint16_t response_writer_state;	       /* responseWriter.rws */
+	uint16_t response_state_status;	       /* responseWriterState.status */
+	uint16_t response_status;	       /* of what RoundTripOpt returns */
+	uint16_t stream_conn;		       /* clientStream.cc */
+	uint16_t conn_conn;		       /* ClientConn.tconn */
+	uint16_t conn_block, conn_block_start; /* in ClientConn.hbuf: bytes.Buffer's buf and off */
+	uint16_t conn_writer;		       /* ClientConn.bw */
+	uint16_t conn_max_frame;	       /* ClientConn.maxFrameSize */
+	uint16_t conn_max_list;		       /* ClientConn.peerMaxHeaderListSize */
+	uint16_t conn_encoder, encoder_table;  /* ClientConn.henc, and dynTab.maxSize in that */
+	/* At the write site, in bytes from the stack pointer: the block, as WriteHeaders is given it; the
+	 * return address; what encodeAndWriteHeaders was given. */
+	uint16_t write_block, write_frame, write_stream, write_request;
+	int32_t write_return; /* what the return address is, from the site on */
 };
 
 struct counters {
@@ -121,6 +167,7 @@ struct target {
 	uint16_t table_groups_data, table_groups_mask;
 	uint16_t group_size, group_ctrl, group_keys, group_key_stride, group_elems, group_elem_stride;
 	uint16_t hmap_b, bucket_overflow; /* 0 for Swiss maps */
+	struct http2_layout http2[2];	  /* net/http's own; golang.org/x/net/http2 */
 };
 
 struct span_record {

@@ -20,11 +20,13 @@
 #define GO_REGISTER_8 r11
 #define go_register(registers, n) ((registers)->GO_REGISTER_##n)
 #define go_current_g(registers) ((registers)->r14)
+#define go_instruction(registers) ((registers)->ip)
 
 #elif defined(__TARGET_ARCH_arm64)
 
 #define go_register(registers, n) ((registers)->regs[n])
 #define go_current_g(registers) ((registers)->regs[28])
+#define go_instruction(registers) ((registers)->pc)
 
 #else
 #error "pytraceprop knows Go's registers on x86-64 and arm64 only"

@@ -5,6 +5,13 @@
 
 static const struct request_state no_request;
 
+/* What a program reads of a request before anything else. */
+struct request_words {
+	struct go_string method, host;
+	uint64_t url, header; /* *url.URL, and the map of headers */
+	struct go_iface context;
+};
+
 /* A fresh, zeroed entry of this goroutine, or NULL and a count. */
 static inline struct request_state *new_request(const struct here *here, void *map)
 {

@@ -14,7 +14,7 @@
 struct here {
 	struct target *target;
 	struct counters *counters;
-	uint64_t goid; /* not at SITE_HTTP1_CLIENT_WRITE */
+	uint64_t goid; /* not where a connection's goroutine writes a request */
 	enum site site;
 };
 

@@ -43,6 +43,7 @@ struct request_state {
 	uint64_t request; /* *http.Request */
 	uint64_t other;	  /* server: *http.response; client: what tells this call from others */
 	uint64_t context; /* server: the request's context */
+	uint64_t url;	  /* client: *url.URL */
 	struct trace_ids incoming;
 	uint8_t has_incoming;
 	struct span_record span;

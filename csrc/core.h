@@ -77,6 +77,11 @@ int core_parse_traceparent(const uint8_t *value, uint32_t length, uint8_t trace_
 			   uint8_t *flags);
 /* The 70 bytes of the header line that the programs inject. */
 void core_format_field(const uint8_t trace_id[16], const uint8_t span_id[8], uint8_t flags, uint8_t line[72]);
+/* The 69 bytes of the field that is injected into HTTP/2. */
+void core_format_hpack(const uint8_t trace_id[16], const uint8_t span_id[8], uint8_t flags,
+		       uint8_t field[72]);
+/* Whether the fields of an HPACK block take at most so many bytes in all; 0 too if that is not sure. */
+int core_list_fits(const uint8_t *block, uint32_t length, uint32_t table, uint64_t limit);
 
 /* A descriptor that becomes readable every so many milliseconds (timerfd), or a negative errno. */
 int core_open_timer(uint32_t milliseconds);

@@ -49,7 +49,6 @@ class Attachment:
         self.protocols: Mapping[str, Protocol] = MappingProxyType(protocols_of(plan))
         self.propagation: Mapping[str, Propagation] = MappingProxyType(
             {name: self._propagation(part) for name, part in plan.protocols.items()}
-            | {"http/2": Propagation(None, self.protocols["http/2"].reason)}
         )
 
     def _propagation(self, plan: ProtocolPlan) -> Propagation:

@@ -16,14 +16,9 @@ class Protocol:
     reason: str
 
 
-_HTTP2 = Protocol(
-    False, False, "HTTP/2 is not traced yet: see http2_client_untraced and http2_server_untraced in stats()"
-)
-
-
 def protocols_of(plan: Plan) -> dict[str, Protocol]:
     """Every protocol by its name ("http/1.1", "http/2")."""
-    return {name: _protocol(part) for name, part in plan.protocols.items()} | {"http/2": _HTTP2}
+    return {name: _protocol(part) for name, part in plan.protocols.items()}
 
 
 def _protocol(plan: ProtocolPlan) -> Protocol:

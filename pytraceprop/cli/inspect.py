@@ -13,9 +13,8 @@ import attrs
 import capstone
 
 from pytraceprop.errors import ExecutableError, TracepropError
-from pytraceprop.probes import Plan, read_plan
+from pytraceprop.probes import Plan, read_plan, site_name
 from pytraceprop.probes.emulation import is_emulated
-from pytraceprop.probes.http1 import SiteKind
 from pytraceprop.process import Process
 from pytraceprop.protocol import protocols_of
 
@@ -71,7 +70,7 @@ def _sites(plan: Plan, path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]
                     yield {
                         "protocol": protocol,
                         "side": name,
-                        "name": SiteKind(site.kind).name.lower(),
+                        "name": site_name(site.kind),
                         "offset": site.offset,
                         "instruction": decoded[2] if decoded else "",
                         "emulated": is_emulated(plan.machine, code.ljust(_LONGEST_INSTRUCTION, b"\0")),
@@ -94,10 +93,10 @@ def _page(found: dict[str, Any]) -> Iterator[str]:
     if not found["sites"]:
         return
     yield ""
-    yield f"  {'probe site':16} {'file offset':>12}  instruction"
+    yield f"  {'probe site':25} {'file offset':>12}  instruction"
     for site in found["sites"]:
         cost = "emulated" if site["emulated"] else "single-stepped"
-        yield f"  {site['name']:16} {site['offset']:#12x}  {site['instruction']:6} {cost}"
+        yield f"  {site['name']:25} {site['offset']:#12x}  {site['instruction']:6} {cost}"
 
 
 def _reason(error: TracepropError | OSError) -> str:

@@ -19,7 +19,7 @@ import capstone
 
 from pytraceprop.errors import MalformedExecutable
 from pytraceprop.go.functions import Function
-from pytraceprop.go.sites import Code, Instruction
+from pytraceprop.go.sites import Code, Frame, Instruction
 
 _STACK_GUARD = "x16, [x28, #0x10]"  # g.stackguard0: what a stack check begins with (cmd/internal/obj/arm64)
 _LONGEST_SEARCH = 64  # instructions looked at for one answer
@@ -167,6 +167,27 @@ class Arm64Code(Code):
             yield one.target
         if one.mnemonic not in _ENDS:
             yield one.end
+
+    def stack_check(self) -> int:
+        first = self.instructions[0]
+        if (first.mnemonic, first.operands) == ("ldr", _STACK_GUARD):
+            for one in self.instructions[1:8]:
+                if one.mnemonic == "b.ls":
+                    return one.address
+                if one.mnemonic not in ("sub", "cmp", "mov", "b.lo"):
+                    break
+        raise self.missing("does not begin by checking its stack")
+
+    # What these are for, a block of headers on the stack, is in registers here: there are sixteen.
+
+    def frame(self) -> Frame:
+        raise self.missing("is not understood on arm64: its frame")
+
+    def argument_slot(self, argument: int) -> int:
+        raise self.missing(f"is not understood on arm64: its argument {argument}")
+
+    def nil_returns(self) -> list[int]:
+        raise self.missing("is not understood on arm64: its returns")
 
     def receiver_slot(self, call: int, argument: int, field_offset: int) -> int:
         slot = self._slot_loaded(self._at[call], argument, field_offset)

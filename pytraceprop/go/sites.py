@@ -46,6 +46,19 @@ class Instruction(abc.ABC):
         """Where a direct call or jump goes; None for anything else."""
 
 
+@attrs.frozen
+class Frame:
+    """A function's frame on the stack, in bytes from the stack pointer.
+
+    `return_address` is where it will go back to, `caller` the end of the frame: the caller's stack pointer.
+    `arguments` is where those lie that are passed on the stack to what the function calls.
+    """
+
+    return_address: int
+    caller: int
+    arguments: int
+
+
 class Code(abc.ABC):
     """A disassembled function."""
 
@@ -67,6 +80,10 @@ class Code(abc.ABC):
     def _successors(self, one: Instruction) -> Iterator[int]:
         """Where it may go on from an instruction. Raises SiteMissing where that cannot be told."""
 
+    def instruction(self, address: int) -> Instruction:
+        """The instruction at an address."""
+        return self.instructions[self._at[address]]
+
     @abc.abstractmethod
     def calls(self, callee: Function) -> list[int]:
         """Addresses of the direct calls to a function, in order of address."""
@@ -87,6 +104,30 @@ class Code(abc.ABC):
         unless the function stores to that slot once, its receiver, on entry. The answer is in bytes from
         the stack pointer at the call.
         """
+
+    @abc.abstractmethod
+    def stack_check(self) -> int:
+        """The conditional jump with which the function begins: may it go on with the stack it has?
+
+        The arguments are in their registers. The jump is hit once more whenever the stack has grown.
+        Raises SiteMissing.
+        """
+
+    @abc.abstractmethod
+    def frame(self) -> Frame:
+        """The function's frame, as it is where the function calls others. Raises SiteMissing."""
+
+    @abc.abstractmethod
+    def argument_slot(self, argument: int) -> int:
+        """Where on the stack an argument is kept, by its number; in bytes from the stack pointer.
+
+        That is where the function stores its register, as long as that can only hold the argument, if it
+        does not store there again. Raises SiteMissing.
+        """
+
+    @abc.abstractmethod
+    def nil_returns(self) -> list[int]:
+        """Addresses of the RETs right before which the first result is set to nil: returns with an error."""
 
     def missing(self, what: str) -> SiteMissing:
         """The error that says what this function lacks."""

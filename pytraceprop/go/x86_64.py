@@ -12,11 +12,12 @@ from collections.abc import Iterator, Sequence
 import capstone
 
 from pytraceprop.go.functions import Function
-from pytraceprop.go.sites import Code, Instruction
+from pytraceprop.go.sites import Code, Frame, Instruction
 
 #: Arguments and results, by number (cmd/compile/abi-internal.md).
 _ARGUMENTS = ("rax", "rbx", "rcx", "rdi", "rsi", "r8", "r9", "r10", "r11")
 _REGISTER_SLOT = re.compile(r"qword ptr \[rsp \+ (0x[0-9a-f]+|\d+)\]")
+_FRAME = re.compile(r"rsp, (-?0x[0-9a-f]+|-?\d+)")
 _LOAD = re.compile(r"(\w+), qword ptr \[(\w+)(?: \+ (0x[0-9a-f]+|\d+))?\]")
 
 
@@ -83,6 +84,57 @@ class X86Code(Code):
             yield one.target
         if one.mnemonic not in ("jmp", "ret", "ud2", "int3"):
             yield one.end
+
+    def stack_check(self) -> int:
+        for one in self.instructions[:3]:
+            if one.mnemonic == "jbe":
+                return one.address
+            if one.mnemonic != "cmp" and not (one.mnemonic == "lea" and one.operands.startswith("r12,")):
+                break
+        raise self.missing("does not begin by checking its stack")
+
+    def frame(self) -> Frame:
+        pushed = 0
+        for one in self.instructions[:16]:
+            match = _FRAME.fullmatch(one.operands)
+            if one.mnemonic == "push":
+                pushed += 8
+            elif match and one.mnemonic in ("sub", "add"):
+                size = int(match[1], 0) * (1 if one.mnemonic == "sub" else -1)
+                return Frame(return_address=pushed + size, caller=pushed + size + 8, arguments=0)
+            elif one.mnemonic == "call":
+                break
+        raise self.missing("makes no frame on the stack")
+
+    def argument_slot(self, argument: int) -> int:
+        register = _ARGUMENTS[argument]
+        body = next((i for i, one in enumerate(self.instructions) if one.mnemonic == "jbe"), -1) + 1
+        slot = None
+        for one in self.instructions[body:]:
+            match = _REGISTER_SLOT.match(one.operands) if one.mnemonic == "mov" else None
+            if match and one.operands.endswith(f", {register}"):
+                slot = match
+                break
+            written = one.operands.split(",")[0] in _names_of(register)
+            if one.mnemonic == "call" or one.mnemonic.startswith("j") or written:
+                break
+        stores = [one for one in self.instructions if slot and one.operands.startswith(f"{slot[0]}, ")]
+        if slot is None or [one.mnemonic for one in stores] != ["mov"]:
+            raise self.missing(f"does not keep its argument {argument} on the stack")
+        return int(slot[1], 0)
+
+    def nil_returns(self) -> list[int]:
+        found = []
+        for i, one in enumerate(self.instructions):
+            if one.mnemonic != "ret":
+                continue
+            for before in reversed(self.instructions[max(0, i - 8) : i]):
+                if before.mnemonic == "xor" and before.operands == "eax, eax":
+                    found.append(one.address)
+                written = before.operands.split(",")[0] in _names_of("rax")
+                if before.mnemonic in ("call", "ret") or before.mnemonic.startswith("j") or written:
+                    break
+        return found
 
     def receiver_slot(self, call: int, argument: int, field_offset: int) -> int:
         # Looks back from the call for `mov argument, [R + field_offset]` and, before it, for

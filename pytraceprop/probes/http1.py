@@ -23,24 +23,11 @@ _SERVE_DEFER = "net/http.(*conn).serve.func1"
 _HANDLER = "net/http.serverHandler.ServeHTTP"
 _HIJACKED = "net/http.(*conn).hijacked"
 _RECOVER = "runtime.gorecover"
-_NEWPROC = "runtime.newproc"
 _ROUND_TRIP = "net/http.(*Transport).roundTrip"
 _GET_CONN = "net/http.(*Transport).getConn"
 _PERSIST_ROUND_TRIP = "net/http.(*persistConn).roundTrip"
 _WRITE = "net/http.(*Request).write"
 _WRITE_SUBSET = "net/http.Header.writeSubset"
-
-#: HTTP/2, so that what is not traced yet is at least counted: the bundle in net/http up to Go 1.26, its
-#: own package from Go 1.27, golang.org/x/net (also h2c).
-_HTTP2 = ("net/http.(*http2", "net/http/internal/http2.(*", "golang.org/x/net/http2.(*")
-
-#: The one that starts a goroutine for the request; the other is a wrapper, or not there.
-_HTTP2_ROUND_TRIPS = tuple(
-    f"{owner}ClientConn).{name}" for owner in _HTTP2 for name in ("roundTrip", "RoundTrip")
-)
-_HTTP2_REQUESTS = tuple(
-    (f"{owner}serverConn).processHeaders", f"{owner}serverConn).newWriterAndRequest") for owner in _HTTP2
-)
 
 #: struct target's field, the Go type, the field's name in it.
 _FIELDS = (
@@ -70,6 +57,9 @@ _CLIENT_FIELDS = (
     ("persist_conn_conn", "net/http.persistConn", "conn"),
     ("client_response_status", "net/http.Response", "StatusCode"),
     ("client_response_proto_major", "net/http.Response", "ProtoMajor"),
+)
+#: Of the writer that a connection's requests go through, in HTTP/2 too.
+_WRITER_FIELDS = (
     ("bufio_err", "bufio.Writer", "err"),
     ("bufio_buf", "bufio.Writer", "buf"),
     ("bufio_n", "bufio.Writer", "n"),
@@ -98,8 +88,8 @@ _CLIENT_WINDOWS = (
         "net/http.Response",
         ("client_response_status", "client_response_proto_major"),
     ),
-    ("bufio_window", "bufio.Writer", ("bufio_err", "bufio_buf", "bufio_n", "bufio_wr")),
 )
+_WRITER_WINDOWS = (("bufio_window", "bufio.Writer", ("bufio_err", "bufio_buf", "bufio_n", "bufio_wr")),)
 _MAP_HEAD = ("map_used", "map_dir_ptr", "map_dir_len", "map_writing", "hmap_b")
 _LARGEST_FIELD = 16  # bytes read of one field: a string, or an interface
 _LARGEST_WINDOW = 511  # SCRATCH_MASK in bpf/gomemory.bpf.h
@@ -115,8 +105,11 @@ class SiteKind(IntEnum):
     CLIENT_WRITE = 5
     CLIENT_END = 6
     CLIENT_FAIL = 7
-    HTTP2_CLIENT = 8
-    HTTP2_SERVER = 9
+
+
+def site_name(kind: int) -> str:
+    """What a site is called where those of all protocols are listed."""
+    return SiteKind(kind).name.lower()
 
 
 def read(executable: Executable) -> tuple[dict[str, int], ProtocolPlan, dict[int, int]]:
@@ -127,10 +120,8 @@ def read(executable: Executable) -> tuple[dict[str, int], ProtocolPlan, dict[int
     """
     executable.load_functions(
         (
-            *(_SERVE, _SERVE_DEFER, _HANDLER, _HIJACKED, _RECOVER, _NEWPROC),
+            *(_SERVE, _SERVE_DEFER, _HANDLER, _HIJACKED, _RECOVER),
             *(_ROUND_TRIP, _GET_CONN, _PERSIST_ROUND_TRIP, _WRITE, _WRITE_SUBSET),
-            *_HTTP2_ROUND_TRIPS,
-            *(name for pair in _HTTP2_REQUESTS for name in pair),
         )
     )
     types = executable.types
@@ -194,6 +185,13 @@ def _add_windows(
         fields[name] = size
 
 
+def read_writer(executable: Executable) -> dict[str, int]:
+    """The fields of struct target that say how a bufio.Writer is laid out. Raises UnsupportedExecutable."""
+    fields = {name: executable.types.field(struct, field).offset for name, struct, field in _WRITER_FIELDS}
+    _add_windows(executable, fields, _WRITER_WINDOWS)
+    return fields
+
+
 def _site(executable: Executable, program: str, kind: SiteKind, address: int) -> Site:
     return Site(program, int(kind), executable.image.file_offset(address))
 
@@ -214,16 +212,13 @@ def _read_server(executable: Executable, fields: dict[str, int]) -> list[Site]:
         (SiteKind.SERVER_END, after[0]),
         (SiteKind.SERVER_UNWIND, deferred.only_call(executable.function(_RECOVER))),
     ]
-    for caller, callee in _HTTP2_REQUESTS:
-        if executable.has_function(caller):
-            call = executable.code(caller).only_call(executable.function(callee))
-            found.append((SiteKind.HTTP2_SERVER, call))
     return [_site(executable, "http1_server", kind, address) for kind, address in found]
 
 
 def _read_client(executable: Executable, fields: dict[str, int]) -> list[Site]:
     types = executable.types
     _add_windows(executable, fields, _CLIENT_WINDOWS)
+    fields |= read_writer(executable)
     try:  # its own context, made for each call since Go 1.23: the second word of an interface
         fields["transport_request_call"] = types.field("net/http.transportRequest", "ctx").offset + 8
     except TypeMissing:  # the caller's *Request, which stays the same when a call is tried again
@@ -246,13 +241,4 @@ def _read_client(executable: Executable, fields: dict[str, int]) -> list[Site]:
     ]
     # Rare, so single-stepping these does not matter.
     found += [(SiteKind.CLIENT_FAIL, ret) for ret in sorted(round_trip.returns_from(start, without=success))]
-    found += [(SiteKind.HTTP2_CLIENT, call) for call in _http2_calls(executable)]
     return [_site(executable, "http1_client", kind, address) for kind, address in found]
-
-
-def _http2_calls(executable: Executable) -> list[int]:
-    codes = [executable.code(name) for name in _HTTP2_ROUND_TRIPS if executable.has_function(name)]
-    calls = [code.calls(executable.function(_NEWPROC)) for code in codes]
-    if codes and not any(calls):
-        raise codes[0].missing("does not start a goroutine for the request")
-    return [call for several in calls for call in several]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 
@@ -46,7 +47,8 @@ class ProtocolPlan:
 class Plan:
     """An executable, understood. Holds no open file, so it can be cached and shared.
 
-    `fields` are those of struct target in bpf/records.h; `context_types` maps type descriptors to the
+    `fields` are the numbers in struct target in bpf/records.h, `layouts` the structs in it, which hold
+    only offsets within the program's types and functions; `context_types` maps type descriptors to the
     place of the context.Context that values of the type wrap (Types.wrappers). Their keys, and the fields
     whose name begins with `type_`, are virtual addresses of the file: where `position_independent` is
     true the process has them at a load bias, which `segments` tell together with its mappings.
@@ -62,6 +64,7 @@ class Plan:
     module: str
     protocols: dict[str, ProtocolPlan]
     fields: dict[str, int]
+    layouts: dict[str, Any]
     context_types: dict[int, int]
     machine: str
     position_independent: bool
@@ -69,14 +72,20 @@ class Plan:
     stripped: bool
     seconds: float = attrs.field(eq=False)
 
-    def fields_at(self, bias: int) -> dict[str, int]:
+    def fields_at(self, bias: int) -> dict[str, Any]:
         """The fields as they are in a process whose executable was moved by so many bytes."""
-        return {n: v + bias if v and n.startswith("type_") else v for n, v in self.fields.items()}
+        moved = {n: v + bias if v and n.startswith("type_") else v for n, v in self.fields.items()}
+        return {**moved, **self.layouts}
 
     @property
     def sites(self) -> tuple[Site, ...]:
         """All sites of all protocols."""
         return tuple(s for p in self.protocols.values() for side in (p.client, p.server) for s in side.sites)
+
+
+def with_sites(side: Side, sites: tuple[Site, ...]) -> Side:
+    """The side with more sites, unless it cannot be traced."""
+    return attrs.evolve(side, sites=side.sites + sites) if side.possible else side
 
 
 def side(read: Callable[[], list[Site]]) -> Side:

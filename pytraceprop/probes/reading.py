@@ -10,13 +10,19 @@ from collections import OrderedDict
 import attrs
 
 from pytraceprop.go import Executable
-from pytraceprop.probes import http1
-from pytraceprop.probes.plan import Plan
+from pytraceprop.probes import http1, http2
+from pytraceprop.probes.plan import Plan, ProtocolPlan, with_sites
 
 _CACHE_SIZE = 64
+_SHARED = "what it shares with http/1.1 cannot be read"
 
 _cache: OrderedDict[tuple[object, ...], Plan] = OrderedDict()
 _cache_lock = threading.Lock()
+
+
+def site_name(kind: int) -> str:
+    """What a site is called, such as "server_start" or "http2_server_start"."""
+    return http1.site_name(kind) if kind in set(http1.SiteKind) else http2.site_name(kind)
 
 
 def read_plan(path: str | os.PathLike[str], display: str | None = None) -> Plan:
@@ -35,15 +41,23 @@ def read_plan(path: str | os.PathLike[str], display: str | None = None) -> Plan:
                 _cache.move_to_end(key)
                 return attrs.evolve(_cache[key], path=image.path, seconds=time.perf_counter() - started)
         build = executable.build
-        fields, protocol, context_types = http1.read(executable)
+        fields, first, context_types = http1.read(executable)
+        second = http2.read(executable, "" if fields else _SHARED)
         plan = Plan(
             path=image.path,
             identity=key,
             build_id=image.note_build_id(),
             go=build.go,
             module=build.main_module,
-            protocols={"http/1.1": protocol},
-            fields=fields,
+            protocols={
+                "http/1.1": ProtocolPlan(
+                    client=with_sites(first.client, second.counted_client),
+                    server=with_sites(first.server, second.counted_server),
+                ),
+                "http/2": second.protocol,
+            },
+            fields=fields | second.fields,
+            layouts={"http2": second.layouts},
             context_types=context_types,
             machine=image.machine,
             position_independent=image.position_independent,

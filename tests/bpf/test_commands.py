@@ -87,7 +87,7 @@ def test_attach_prints_spans_as_lines(program: Cases) -> None:
     assert any("client GET /echo/plain -> 200 to 127" in line for line in lines)
     assert f"attached to process {program.pid}" in answer.stderr
     assert "http/1.1: client and server" in answer.stderr
-    assert "http/2: not traced" in answer.stderr
+    assert "http/2: client and server" in answer.stderr
     assert "server_spans" in answer.stderr
 
 

@@ -82,16 +82,6 @@ def test_a_header_that_does_not_fit_is_counted(traced: Traced) -> None:
     assert traced.counted()[reason] == 1
 
 
-def test_http2_is_counted_and_not_silent(traced: Traced) -> None:
-    for _ in range(3):  # the first finds out on its way, the others know
-        assert traced.cases.get("/call/http2")["status"] == 200
-    spans = traced.spans(3)
-    assert {span.kind for span in spans} == {"server"}
-    counted = traced.counted()
-    assert (counted["http2_client_untraced"], counted["http2_server_untraced"]) == (3, 3)
-    assert "not traced" in traced.attachment.protocols["http/2"].reason
-
-
 def test_one_request_in_several_calls_at_once_never_has_a_wrong_header(traced: Traced) -> None:
     traced.cases.get("/call/sharedrequest")
     spans = traced.spans(17)

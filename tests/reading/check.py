@@ -26,6 +26,29 @@ _ROUND_TRIP = "net/http.(*Transport).roundTrip"
 _HTTP2 = ("net/http.(*http2", "net/http/internal/http2.(*", "golang.org/x/net/http2.(*")
 
 #: In which functions a site may be, and which ones its instruction calls; none: it is no call.
+_RUN_HANDLER = "serverConn).runHandler"
+_ROUND_TRIP_OPT = "Transport).RoundTripOpt"
+_HTTP2_SITES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "server_start": ((_RUN_HANDLER,), ()),
+    "server_end": ((f"{_RUN_HANDLER}.func1", f"{_RUN_HANDLER}.func2"), ("responseWriter).handlerDone",)),
+    "server_unwind": ((f"{_RUN_HANDLER}.func1", f"{_RUN_HANDLER}.func2"), ("runtime.gorecover",)),
+    "client_start": ((_ROUND_TRIP_OPT,), ("ClientConn).RoundTrip", "ClientConn).roundTrip")),
+    "client_write": (("ClientConn).writeHeaders",), ("Framer).WriteHeaders",)),
+    "client_end": ((_ROUND_TRIP_OPT,), ()),
+    "client_fail": ((_ROUND_TRIP_OPT,), ()),
+}
+
+
+def _http2_site(
+    owners: tuple[str, ...], inside: tuple[str, ...], calls: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    full = [name for name in calls if name.startswith("runtime.")]
+    return (
+        tuple(owner + name for owner in owners for name in inside),
+        (*full, *(owner + name for owner in owners for name in calls if name not in full)),
+    )
+
+
 _SITES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "server_start": ((_SERVE,), ("net/http.serverHandler.ServeHTTP",)),
     "server_end": ((_SERVE,), ("net/http.(*conn).hijacked",)),
@@ -42,6 +65,8 @@ _SITES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         tuple(f"{owner}serverConn).processHeaders" for owner in _HTTP2),
         tuple(f"{owner}serverConn).newWriterAndRequest" for owner in _HTTP2),
     ),
+    **{f"http2_{name}": _http2_site(_HTTP2[:2], *where) for name, where in _HTTP2_SITES.items()},
+    **{f"xnet_http2_{name}": _http2_site(_HTTP2[2:], *where) for name, where in _HTTP2_SITES.items()},
 }
 
 #: Fields of struct target that are addresses of type descriptors: the struct, and whether a pointer to it.
@@ -271,7 +296,7 @@ def _site_mistakes(path: Path, plan: Plan, site: dict[str, Any], own: Truth) -> 
         target = re.fullmatch(r"#?(0x[0-9a-f]+)", operands)
         if mnemonic not in ("call", "bl") or target is None or int(target[1], 16) not in callees:
             yield f"{site['name']} is `{mnemonic} {operands}`"
-    elif site["name"] == "client_fail":
+    elif site["name"].endswith("client_fail"):
         if mnemonic != "ret":
             yield f"{site['name']} is `{mnemonic} {operands}`"
     elif not site["emulated"]:
@@ -287,7 +312,9 @@ def _side_mistakes(program: Program, found: dict[str, Any], own: Truth) -> Itera
             continue
         if protocol[side] is not kept:
             yield f"{side} is {protocol[side]}: {protocol['reason'] or 'no reason'}"
-        names = {site["name"] for site in found["sites"] if site["side"] == side}
+        names = {
+            site["name"] for site in found["sites"] if (site["protocol"], site["side"]) == ("http/1.1", side)
+        }
         missing = {f"{side}_{part}" for part in ("start", "end")} - names
         if protocol[side] and missing:
             yield f"no site {', '.join(sorted(missing))}"

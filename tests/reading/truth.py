@@ -35,6 +35,13 @@ FUNCTIONS = (
             "ClientConn).RoundTrip",
             "serverConn).processHeaders",
             "serverConn).newWriterAndRequest",
+            "serverConn).runHandler",
+            "serverConn).runHandler.func1",
+            "serverConn).runHandler.func2",
+            "responseWriter).handlerDone",
+            "Transport).RoundTripOpt",
+            "ClientConn).writeHeaders",
+            "Framer).WriteHeaders",
         )
     ),
 )

@@ -16,7 +16,7 @@ import attrs
 import pytest
 
 from pytraceprop.go.image import Image
-from pytraceprop.probes import Plan, Site, read_plan
+from pytraceprop.probes import Plan, Site, http2, read_plan
 from pytraceprop.probes.http1 import SiteKind
 from tools import golang
 
@@ -38,10 +38,16 @@ FUNCTIONS = {
     SiteKind.CLIENT_END: ROUND_TRIP,
     SiteKind.CLIENT_FAIL: ROUND_TRIP,
 }
-#: The function that has the site, and what the site calls. In the bundle names begin with http2.
+#: The function that has the site, and the instruction. In the bundle names begin with http2. Calls are
+#: only counted: what their sites would be found by, x86-64 keeps on the stack.
 HTTP2 = {
-    SiteKind.HTTP2_CLIENT: (r"ClientConn\)\.[rR]oundTrip", "runtime.newproc"),
-    SiteKind.HTTP2_SERVER: (r"serverConn\)\.processHeaders", r".*serverConn\)\.newWriterAndRequest"),
+    http2.SiteKind.COUNT_CLIENT: (r"ClientConn\)\.[rR]oundTrip", r"CALL runtime\.newproc\(SB\)"),
+    http2.SiteKind.SERVER_START: (r"serverConn\)\.runHandler", r"BLS .*"),
+    http2.SiteKind.SERVER_END: (
+        r"serverConn\)\.runHandler\.func[12]",
+        r"CALL .*responseWriter\)\.handlerDone\(SB\)",
+    ),
+    http2.SiteKind.SERVER_UNWIND: (r"serverConn\)\.runHandler\.func[12]", r"CALL runtime\.gorecover\(SB\)"),
 }
 BUNDLE = r"net/http(/internal/http2\.\(\*|\.\(\*http2)"
 #: What the kernel simulates under a uprobe, as Go's assembler calls it.
@@ -129,16 +135,15 @@ def test_sites_lie_in_their_functions_and_are_simulated(go: str, buildmode: str)
     lines = disassembly(path)
     for site in found.sites:
         line = lines[index_of(path, site)]
-        kind = SiteKind(site.kind)
-        if kind in HTTP2:
-            function, callee = HTTP2[kind]
+        if site.kind in set(http2.SiteKind):
+            function, instruction = HTTP2[http2.SiteKind(site.kind)]
             assert re.fullmatch(BUNDLE + function, line.function)
-            assert re.fullmatch(rf"CALL {callee}\(SB\)", line.text)
+            assert re.fullmatch(instruction, line.text)
         else:
-            assert line.function == FUNCTIONS[kind]
-        assert SIMULATED.match(line.text), (kind.name, line)
-        assert (line.text == "RET") is (kind == SiteKind.CLIENT_FAIL)
-    assert {site.kind for site in found.sites} == set(SiteKind)
+            assert line.function == FUNCTIONS[SiteKind(site.kind)]
+        assert SIMULATED.match(line.text), (site, line)
+        assert (line.text == "RET") is (site.kind == SiteKind.CLIENT_FAIL)
+    assert {site.kind for site in found.sites} == {*map(int, SiteKind), *map(int, HTTP2)}
 
 
 def test_calls_are_those_that_the_symbol_table_names(go: str, buildmode: str) -> None:

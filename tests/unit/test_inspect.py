@@ -43,9 +43,7 @@ def test_json_says_what_the_build_was_and_what_can_be_traced(capsys: pytest.Capt
     assert (found["machine"], found["position_independent"], found["stripped"]) == ("x86_64", False, False)
     assert 0 < found["seconds"] < 10
     assert found["protocols"]["http/1.1"] == {"client": True, "server": True, "reason": ""}
-    http2 = found["protocols"]["http/2"]
-    assert (http2["client"], http2["server"]) == (False, False)
-    assert "not traced yet" in http2["reason"]
+    assert found["protocols"]["http/2"] == {"client": True, "server": True, "reason": ""}
 
 
 def test_json_lists_every_site_and_its_kind(capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,11 +53,11 @@ def test_json_lists_every_site_and_its_kind(capsys: pytest.CaptureFixture[str]) 
         site.offset for site in read_plan(program).sites
     )
     assert {(site["protocol"], site["side"]) for site in sites} == {
-        ("http/1.1", "client"),
-        ("http/1.1", "server"),
+        (protocol, side) for protocol in ("http/1.1", "http/2") for side in ("client", "server")
     }
     for site in sites:
-        rare = site["name"] == "client_fail"
+        rare = site["name"] in ("client_fail", "http2_client_fail")
+        assert site["name"].startswith("http2_") is (site["protocol"] == "http/2")
         assert site["emulated"] is not rare
         assert (site["instruction"] == "ret") is rare
     assert {"client_start", "client_write", "client_end", "server_start", "server_end"} <= {
@@ -79,6 +77,8 @@ def test_another_machines_executable_is_read_too(capsys: pytest.CaptureFixture[s
     found = inspect_json(capsys, golang.build(SERVICE, "1.27", arch="arm64"))
     assert found["machine"] == "arm64"
     assert found["protocols"]["http/1.1"] == {"client": True, "server": True, "reason": ""}
+    assert (found["protocols"]["http/2"]["client"], found["protocols"]["http/2"]["server"]) == (False, True)
+    assert "arm64" in found["protocols"]["http/2"]["reason"]
     start = next(site for site in found["sites"] if site["name"] == "server_start")
     assert (start["instruction"], start["emulated"]) == ("bl", True)
 
@@ -92,7 +92,7 @@ def test_the_page_says_it_for_people(capsys: pytest.CaptureFixture[str]) -> None
     assert lines[1].strip() == f"Go {golang.release('1.27')}, module chain"
     assert "fixed address, with symbols" in lines[2]
     assert any(line.split() == ["http/1.1", "client", "and", "server"] for line in lines)
-    assert any(line.split() == ["http/2", "not", "traced"] for line in lines)
+    assert any(line.split() == ["http/2", "client", "and", "server"] for line in lines)
     assert any(
         line.split()[0] == "server_start" and line.endswith("call   emulated") for line in lines if line
     )

@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Calls that Go makes over HTTP/2, plain or over TLS. A goroutine of its own writes a request,
+ * (*clientStream).doRequest, so the call and the write are joined by the request that both have.
+ */
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "records.h"
+#include "traceparent.h"
+#include "registers.bpf.h"
+#include "loop.bpf.h"
+#include "gomemory.bpf.h"
+#include "pidns.bpf.h"
+#include "state.bpf.h"
+#include "site.bpf.h"
+#include "requests.bpf.h"
+#include "headers.bpf.h"
+#include "parent.bpf.h"
+#include "address.bpf.h"
+#include "calls.bpf.h"
+#include "hpack.bpf.h"
+#include "blocksize.bpf.h"
+#include "http2.bpf.h"
+
+enum {
+	COPY_CHUNK = 256,
+	COPY_CHUNKS = 16, /* the buffer of a connection's bufio.Writer has 4096 bytes */
+};
+
+/*
+ * res, err := cc.RoundTrip(req), in (*Transport).RoundTripOpt: register 1 req. Once more when a request is
+ * tried again on another connection.
+ */
+static __noinline int start_call(const struct here *here, struct pt_regs *regs)
+{
+	const struct http2_layout *layout = http2_layout(here);
+	struct request_state *client = find_request(here, &clients, here->goid);
+	struct request_words words;
+	bool known = false;
+
+	if (client) {
+		/* One call has one URL, in net/http's Request as in http2's. */
+		known = client->url && client->url == read_word(go_register(regs, 1) + layout->sent.url);
+		if (known && client->span.protocol == PROTOCOL_HTTP2)
+			count(here, COUNT_CALL_RETRIED);
+		if (!known)
+			count(here, COUNT_ABANDONED);
+		forget_write(here, client);
+	}
+	if (known) { /* net/http's getConn found a connection that speaks HTTP/2 */
+		client->span.protocol = PROTOCOL_HTTP2;
+		client->request = go_register(regs, 1);
+		expect_write(here, client);
+		return 0;
+	}
+	client = new_call(here, go_register(regs, 1), 0);
+	if (!client)
+		return 0;
+	client->span.protocol = PROTOCOL_HTTP2;
+	if (!read_http2_request(here, &layout->sent, client, &words)) {
+		drop_request(here, &clients);
+		return 0;
+	}
+	begin_call(here, client, &words);
+	return 0;
+}
+
+struct block_copy {
+	uint64_t from, to, left;
+	uint8_t *scratch;
+	bool failed;
+};
+
+static __noinline long copy_chunk(uint32_t index, void *data)
+{
+	struct block_copy *copy = data;
+	uint64_t size = copy->left < COPY_CHUNK ? copy->left : COPY_CHUNK;
+
+	if (!size)
+		return 1;
+	copy->failed = true;
+	if (!write_user || read_user(copy->scratch, size & SCRATCH_MASK, (void *)copy->from) ||
+	    bpf_probe_write_user((void *)copy->to, copy->scratch, size & SCRATCH_MASK))
+		return 1;
+	copy->failed = false;
+	copy->from += size;
+	copy->to += size;
+	copy->left -= size;
+	return 0;
+}
+
+/* Where a header block is handed over to be made a frame. */
+struct block_place {
+	uint64_t conn;	 /* *ClientConn, locked for writing */
+	uint64_t at;	 /* of the BlockFragment, a slice on the stack */
+	uint64_t serial; /* of the call */
+	struct go_slice block;
+};
+
+/*
+ * A copy of the block, with room for our field, at the end of the buffer that the frame will be written to:
+ * nobody looks at that part, and the frame is put together elsewhere first. 0, and a count, without room.
+ */
+static __noinline uint64_t move_block(const struct here *here, struct request_state *client,
+				      const struct block_place *place)
+{
+	struct block_copy copy;
+	struct go_string buffer;
+	uint64_t used, failed, size;
+
+	if (!here || !client || !place)
+		return 0;
+	if (!open_window(client->scratch, here->target->bufio_window,
+			 read_word(place->conn + http2_layout(here)->conn_writer))) {
+		count(here, COUNT_NOT_INJECTED_WRITER_UNKNOWN);
+		return 0;
+	}
+	buffer = window_string(client->scratch, here->target->bufio_buf);
+	used = window_word(client->scratch, here->target->bufio_n);
+	failed = window_word(client->scratch, here->target->bufio_err);
+	if (!buffer.data || failed || used > buffer.len) {
+		count(here, COUNT_NOT_INJECTED_WRITER_UNKNOWN);
+		return 0;
+	}
+	size = place->block.len + HPACK_FIELD;
+	if (size > COPY_CHUNK * COPY_CHUNKS || size > buffer.len - used) {
+		count(here, COUNT_NOT_INJECTED_NO_ROOM);
+		return 0;
+	}
+	copy.from = place->block.data;
+	copy.to = buffer.data + buffer.len - size;
+	copy.left = place->block.len;
+	copy.scratch = client->scratch;
+	copy.failed = false;
+	repeat(COPY_CHUNKS, copy_chunk, &copy);
+	if (copy.left || copy.failed) {
+		count(here, COUNT_NOT_INJECTED_WRITE_REFUSED);
+		return 0;
+	}
+	return buffer.data + buffer.len - size;
+}
+
+/*
+ * Appends our field to the block, behind its bytes where the encoder's buffer has room, else to a copy of
+ * it; then has the frame made of that.
+ */
+static __noinline int append_field(const struct here *here, struct request_state *client,
+				   const struct block_place *place)
+{
+	struct trace_ids ids;
+	uint64_t field[9], fragment[2], data;
+
+	if (!here || !client || !place)
+		return 0;
+	data = place->block.data;
+	if (place->block.cap - place->block.len < HPACK_FIELD)
+		data = move_block(here, client, place);
+	if (!data || !copy_ids(here, client, place->serial, &ids))
+		return 0;
+	hpack_field(&ids, field);
+	fragment[0] = data;
+	fragment[1] = place->block.len + HPACK_FIELD;
+	if (!write_user)
+		return 0;
+	/* The bytes first. Of the fragment, the address alone would be right too. */
+	if (bpf_probe_write_user((void *)(data + place->block.len), field, HPACK_FIELD) ||
+	    bpf_probe_write_user((void *)place->at, fragment, sizeof(fragment))) {
+		count(here, COUNT_NOT_INJECTED_WRITE_REFUSED);
+		return 0;
+	}
+	return 1;
+}
+
+/* The block that is about to be made a frame, if it can take our field; else false and a count. */
+static __noinline bool find_block(const struct here *here, struct block_place *place)
+{
+	const struct http2_layout *layout;
+	struct go_slice fragment = {};
+	uint64_t limit, table;
+
+	if (!here || !place)
+		return false;
+	layout = http2_layout(here);
+	if (read_user(&place->block, sizeof(place->block), (void *)(place->conn + layout->conn_block)) ||
+	    read_user(&fragment, sizeof(fragment), (void *)place->at) ||
+	    read_word(place->conn + layout->conn_block_start) || place->block.cap < place->block.len ||
+	    fragment.data != place->block.data || fragment.cap != place->block.cap || !fragment.len ||
+	    fragment.len > place->block.len) {
+		count(here, COUNT_NOT_INJECTED_WRITER_UNKNOWN);
+		return false;
+	}
+	if (fragment.len < place->block.len) {
+		count(here, COUNT_NOT_INJECTED_CONTINUATION);
+		return false;
+	}
+	if (fragment.len + HPACK_FIELD > (uint32_t)read_word(place->conn + layout->conn_max_frame)) {
+		count(here, COUNT_NOT_INJECTED_FRAME_LIMIT);
+		return false;
+	}
+	limit = read_word(place->conn + layout->conn_max_list);
+	table = (uint32_t)read_word(read_word(place->conn + layout->conn_encoder) + layout->encoder_table);
+	if (limit < HPACK_LIST_SIZE ||
+	    !list_fits(fragment.data, fragment.len, table, limit - HPACK_LIST_SIZE)) {
+		count(here, COUNT_NOT_INJECTED_LIST_LIMIT);
+		return false;
+	}
+	return true;
+}
+
+/*
+ * func (f *Framer) WriteHeaders(p HeadersFrameParam), called by (*ClientConn).writeHeaders; p is on the
+ * stack. The requests' own writeHeaders is called by (*clientStream).encodeAndWriteHeaders(req), whose
+ * receiver and argument are in its frame; trailers come from elsewhere.
+ */
+static __noinline int write_request(const struct here *here, struct pt_regs *regs)
+{
+	const struct http2_layout *layout = http2_layout(here);
+	struct address_key key = {.incarnation = here->target->incarnation};
+	uint64_t stack = go_stack_pointer(regs);
+	struct block_place place;
+	struct request_state *client;
+	struct request_ref *ref;
+
+	if (read_word(stack + layout->write_frame) != go_instruction(regs) + (int64_t)layout->write_return)
+		return 0;
+	key.address = read_word(stack + layout->write_request);
+	place.at = stack + layout->write_block;
+	place.conn = read_word(read_word(stack + layout->write_stream) + layout->stream_conn);
+	ref = bpf_map_lookup_elem(&writes, &key);
+	if (!ref) { /* ClientConn.RoundTrip called by the application, a call that was given up */
+		count(here, COUNT_NOT_INJECTED_REQUEST_UNKNOWN);
+		return 0;
+	}
+	client = call_of(here, ref, &place.serial);
+	if (!client)
+		return 0;
+	read_addresses(here->target, place.conn + layout->conn_conn, client);
+	if (wants_header(here, client, read_word(key.address + layout->sent.header)) &&
+	    find_block(here, &place) && append_field(here, client, &place)) {
+		client->span.header = HEADER_INJECTED;
+		count(here, COUNT_INJECTED);
+	}
+	return 0;
+}
+
+static int end_call(const struct here *here, struct request_state *client, uint64_t response, bool failed)
+{
+	client->span.error = failed ? ERROR_CALL_FAILED : ERROR_NONE;
+	if (!failed)
+		client->span.status = (uint16_t)read_word(response + http2_layout(here)->response_status);
+	submit(here, client);
+	forget_call(here, client);
+	return 0;
+}
+
+static __always_inline int http2_client_site(const struct here *here, struct pt_regs *regs)
+{
+	enum site site = http2_site(here);
+	struct request_state *client;
+
+	if (site == SITE_HTTP2_CLIENT_START)
+		return start_call(here, regs);
+	if (site == SITE_HTTP2_CLIENT_WRITE)
+		return write_request(here, regs);
+	client = find_request(here, &clients, here->goid);
+	if (!client || client->span.protocol != PROTOCOL_HTTP2)
+		return 0;
+	/* END: if err == nil, of cc.RoundTrip(req). FAIL: RoundTripOpt returns; registers 0 and 1 as before.
+	 */
+	if (site == SITE_HTTP2_CLIENT_END)
+		return go_register(regs, 1) ? 0 : end_call(here, client, go_register(regs, 0), false);
+	return go_register(regs, 0) ? 0 : end_call(here, client, 0, true);
+}
+
+PROGRAM(http2_calling, http2_client_site)
+SITE_PROGRAM(http2_client_start, SITE_HTTP2_CLIENT_START, http2_client_site)
+SITE_PROGRAM(http2_client_write, SITE_HTTP2_CLIENT_WRITE, http2_client_site)
+SITE_PROGRAM(http2_client_end, SITE_HTTP2_CLIENT_END, http2_client_site)
+SITE_PROGRAM(http2_client_fail, SITE_HTTP2_CLIENT_FAIL, http2_client_site)
+SITE_PROGRAM(xnet_http2_client_start, SITE_XNET_HTTP2_CLIENT_START, http2_client_site)
+SITE_PROGRAM(xnet_http2_client_write, SITE_XNET_HTTP2_CLIENT_WRITE, http2_client_site)
+SITE_PROGRAM(xnet_http2_client_end, SITE_XNET_HTTP2_CLIENT_END, http2_client_site)
+SITE_PROGRAM(xnet_http2_client_fail, SITE_XNET_HTTP2_CLIENT_FAIL, http2_client_site)
+
+char _license[] SEC("license") = "Dual BSD/GPL";

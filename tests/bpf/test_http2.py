@@ -1,0 +1,258 @@
+"""HTTP/2 of net/http and of golang.org/x/net/http2, as the callee of tests/go/http2cases saw it.
+
+Where the kernel lets headers be written (tests/vm runs these there too), the callee is the witness of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pytraceprop
+from tests.bpf.conftest import Cases, Traced
+from tests.skips import require
+
+SOURCES = Path(__file__).resolve().parent.parent / "go" / "http2cases"
+OWN = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
+INCOMING = "00-aaaabbbbccccddddeeeeffff00001111-1234567812345678-01"
+
+#: Go releases: before and after the function roundTrip was split off, with the bundle, without it.
+RELEASES = ("1.19", "1.21", "1.24", "1.26", "1.27")
+SPELLINGS = ("call", "xnet")
+
+
+class Http2(Traced):
+    """The program, attached to; its calls are made with one of its two implementations."""
+
+    def __init__(self, go: str, traced: Traced, spelling: str) -> None:
+        super().__init__(traced.cases, traced.tracer, traced.attachment)
+        self.go = tuple(int(part) for part in go.split("."))
+        self.spelling = spelling
+
+    @property
+    def injects(self) -> bool:
+        return self.attachment.propagation["http/2"].method is not None
+
+    def call(self, kind: str, n: int = 0, headers: dict[str, str] | None = None) -> list[dict[str, Any]]:
+        """What the callers saw."""
+        answer: list[dict[str, Any]] = self.cases.get(f"/{self.spelling}/{kind}?n={n}", headers)
+        return answer
+
+    def sides(self, count: int) -> tuple[pytraceprop.Span, list[pytraceprop.Span], list[pytraceprop.Span]]:
+        """The request that was driven; the calls it made; those as they were served. All are checked."""
+        outer, *others = self.spans(count)
+        clients = [span for span in others if span.kind == "client"]
+        servers = [span for span in others if span.kind == "server"]
+        assert outer.protocol == "http/1.1"
+        assert {span.protocol for span in others} == {"http/2"}
+        assert {span.trace_id for span in clients if span.header != "application"} <= {outer.trace_id}
+        assert len({span.span_id for span in others}) == len(others)
+        return outer, clients, servers
+
+    def check_headers(
+        self,
+        seen: list[dict[str, Any]],
+        clients: list[pytraceprop.Span],
+        servers: list[pytraceprop.Span],
+        missing: int = 0,
+    ) -> None:
+        """Each callee got the header of its own call, or (so many of them) none."""
+        assert {one["proto"] for one in seen} == {"HTTP/2.0"}
+        got = [one["traceparent"] for one in seen if one["traceparent"]]
+        if not self.injects:
+            assert got == []
+            assert {span.header for span in clients} == {"none"}
+            return
+        assert len(got) == len(seen) - missing
+        injected = {span.trace_context.traceparent: span for span in clients if span.header == "injected"}
+        assert sorted(map(str, got)) == sorted(str([value]) for value in injected)
+        assert len(clients) - len(injected) == missing
+        parents = {span.span_id: span for span in injected.values()}
+        served = [span for span in servers if span.parent_span_id is not None]
+        assert sorted(parents) == sorted(str(span.parent_span_id) for span in served)
+        for span in served:
+            client = parents[str(span.parent_span_id)]
+            assert (span.trace_id, span.path, span.parent_remote) == (client.trace_id, client.path, True)
+            if span.local is not None:  # h2c of golang.org/x/net wraps the connection
+                assert (client.peer, client.local) == (span.local, span.peer)
+
+
+@pytest.fixture(scope="module", params=RELEASES)
+def program(request: pytest.FixtureRequest) -> Iterator[tuple[str, Traced]]:
+    require("needs root")
+    cases = Cases(request.param, SOURCES)
+    try:
+        with pytraceprop.Tracer() as tracer:
+            yield request.param, Traced(cases, tracer, tracer.attach(cases.pid))
+    finally:
+        cases.stop()
+
+
+@pytest.fixture(params=SPELLINGS)
+def http2(request: pytest.FixtureRequest, program: tuple[str, Traced]) -> Http2:
+    go, traced = program
+    list(traced.tracer.spans(timeout=0.05))
+    return Http2(go, traced, request.param)
+
+
+def test_both_sides_are_traced(http2: Http2) -> None:
+    protocol = http2.attachment.protocols["http/2"]
+    assert (protocol.client, protocol.server, protocol.reason) == (True, True, "")
+
+
+@pytest.mark.parametrize("kind", ["plain", "nocontext", "post", "trailer"])
+def test_a_call_is_the_child_of_the_request_that_makes_it(http2: Http2, kind: str) -> None:
+    for _ in range(3):  # the first may have to connect
+        seen = http2.call(kind, headers={"traceparent": INCOMING})
+        outer, clients, servers = http2.sides(3)
+        assert outer.trace_context.traceparent.split("-")[1] == INCOMING.split("-")[1]
+        http2.check_headers(seen, clients, servers)
+        (client,), (server,) = clients, servers
+        assert client.parent_span_id == outer.span_id
+        assert (client.path, client.status, client.error) == (f"/echo/{kind}", 200, None)
+        assert (server.path, server.status, server.error) == (f"/echo/{kind}", 200, None)
+        assert client.host == server.host == client.peer == server.local
+        assert client.method == server.method == ("POST" if kind in ("post", "trailer") else "GET")
+        assert client.start_ns < server.start_ns < server.end_ns
+        if http2.go in ((1, 24), (1, 26)) or (http2.go == (1, 27) and http2.spelling == "xnet"):
+            assert server.route == "/echo/"  # Request.Pattern, of the Request that was served
+    assert "http2_client_untraced" not in http2.counted()
+
+
+def test_a_call_without_a_trace_begins_one(http2: Http2) -> None:
+    seen = http2.call("detached")
+    outer, client, server = http2.spans(3)
+    assert client.parent_span_id is None
+    assert client.trace_id != outer.trace_id
+    http2.check_headers(seen, [client], [server])
+
+
+def test_every_request_of_a_new_connection_has_the_header_from_the_first_on(http2: Http2) -> None:
+    seen = http2.call("fresh", 12)
+    _, clients, servers = http2.sides(25)
+    http2.check_headers(seen, clients, servers)
+    assert [one["id"] for one in seen] == [str(i) for i in range(12)]
+
+
+@pytest.mark.parametrize("size", [20, 60, 100, 200, 400, 800, 1600, 3000])
+def test_headers_of_any_usual_size_leave_room(http2: Http2, size: int) -> None:
+    seen = http2.call("sized", size)
+    _, clients, servers = http2.sides(5)
+    http2.check_headers(seen, clients, servers)
+
+
+@pytest.mark.parametrize("kind", ["many", "connections"])
+def test_calls_at_once_have_their_own_headers(http2: Http2, kind: str) -> None:
+    seen = http2.call(kind, 40)
+    outer, clients, servers = http2.sides(81)
+    http2.check_headers(seen, clients, servers)
+    assert [one["id"] for one in seen] == [str(i) for i in range(40)]
+    assert {span.parent_span_id for span in clients} == {outer.span_id}
+    if http2.injects:
+        paths = {span.trace_context.traceparent: span.path for span in clients}
+        assert [paths[one["traceparent"][0]] for one in seen] == [f"/echo/{i}" for i in range(40)]
+
+
+def test_a_header_of_the_application_is_used_wherever_it_is(http2: Http2) -> None:
+    for number in (0, 5, 40):
+        seen = http2.call("own", number)
+        assert seen[0]["traceparent"] == [OWN]
+        _, (client,), (server,) = http2.sides(3)
+        assert (client.trace_context.traceparent, client.header) == (OWN, "application")
+        assert (server.trace_id, server.parent_span_id) == (client.trace_id, client.span_id)
+
+
+def test_an_invalid_header_of_the_application_is_left_alone(http2: Http2) -> None:
+    seen = http2.call("invalidown")
+    assert seen[0]["traceparent"] == ["nonsense"]
+    _, (client,), (server,) = http2.sides(3)
+    assert client.header == "application"
+    assert server.parent_span_id is None
+    counted = http2.counted()
+    assert (counted["application_header_invalid"], counted["incoming_invalid"]) == (1, 1)
+
+
+def test_a_header_that_is_passed_on_is_no_header_of_the_application(http2: Http2) -> None:
+    seen = http2.call("forward", headers={"traceparent": INCOMING})
+    assert seen[0]["traceparent"] == [INCOMING]
+    outer, (client,), (server,) = http2.sides(3)
+    assert (client.header, client.parent_span_id) == ("forwarded", outer.span_id)
+    assert client.span_id != INCOMING.split("-")[2] == server.parent_span_id
+
+
+def test_statuses_are_those_of_the_answers(http2: Http2) -> None:
+    for kind, status in (("implicit", 200), ("missing", 404)):
+        seen = http2.call(kind)
+        _, (client,), (server,) = http2.sides(3)
+        assert (seen[0]["status"], client.status, server.status) == (status, status, status)
+
+
+def test_a_handler_that_panics_is_seen_on_both_sides(http2: Http2) -> None:
+    assert "stream error" in http2.call("panic")[0]["error"]
+    outer, (client,), (server,) = http2.sides(3)
+    assert (client.error, client.status, client.parent_span_id) == ("call failed", 0, outer.span_id)
+    assert (server.error, server.path) == ("panic", "/panic")
+
+
+def test_a_call_given_up_is_a_failed_call(http2: Http2) -> None:
+    assert "deadline" in http2.call("cancel")[0]["error"]
+    outer, (client,), (server,) = http2.sides(3)
+    assert (client.error, client.path, client.parent_span_id) == ("call failed", "/slow", outer.span_id)
+    assert client.duration_ns >= 50_000_000
+    assert server.path == "/slow"
+    assert "abandoned" not in http2.counted()
+
+
+def test_one_request_in_several_calls_at_once_never_has_a_wrong_header(http2: Http2) -> None:
+    seen = http2.call("sharedrequest", 8)
+    outer, clients, _ = http2.sides(17)
+    values = [one["traceparent"] for one in seen if one["traceparent"]]
+    spans = {span.trace_context.traceparent for span in clients if span.header == "injected"}
+    assert all(len(value) == 1 for value in values)
+    assert {value[0] for value in values} == spans
+    assert len(values) == len(spans)
+    assert {span.parent_span_id for span in clients} == {outer.span_id}
+    counted = http2.counted()
+    settled = ("injected", "not_injected_ambiguous", "not_injected_off", "not_injected_request_unknown")
+    assert sum(counted.get(name, 0) for name in settled) == 8
+
+
+def test_http2_without_tls_is_traced_alike(http2: Http2) -> None:
+    if http2.spelling == "call" and http2.go < (1, 24):
+        return  # net/http has none yet
+    for _ in range(2):
+        seen = http2.call("plaintext")
+        outer, clients, servers = http2.sides(3)
+        http2.check_headers(seen, clients, servers)
+        assert clients[0].parent_span_id == outer.span_id
+
+
+def test_a_request_tried_again_is_one_call(http2: Http2) -> None:
+    if http2.spelling == "call":
+        return  # only golang.org/x/net has the parts that such a server is made of
+    seen = http2.call("refused")
+    outer, client = http2.spans(2)
+    assert (seen[0]["status"], client.status, client.error) == (200, 200, None)
+    assert (client.path, client.parent_span_id) == ("/echo/refused", outer.span_id)
+    assert http2.counted()["call_retried"] == 1
+    if http2.injects:
+        assert seen[0]["traceparent"] == [client.trace_context.traceparent]
+    else:
+        assert seen[0]["traceparent"] == []
+
+
+def test_a_header_that_cannot_be_added_is_counted_by_its_reason(http2: Http2) -> None:
+    for kind, size, reason in (
+        ("sized", 40_000, "not_injected_continuation"),
+        ("small", 1000, "not_injected_list_limit"),
+    ):
+        before = http2.counted()
+        seen = http2.call(kind, size)
+        _, clients, servers = http2.sides(1 + 2 * len(seen))
+        http2.check_headers(seen, clients, servers, missing=len(seen))
+        counted = http2.counted()
+        reason = reason if http2.injects else "not_injected_off"
+        assert counted[reason] - before.get(reason, 0) == len(seen)

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/h2c"
+	"golang.org/x/net/http2/hpack"
+)
+
+// newXnet serves and calls with golang.org/x/net/http2.
+func newXnet(mux *http.ServeMux) *caller {
+	server := xnetServer(mux, 0)
+	small := xnetServer(mux, 4096)
+	certificates := x509.NewCertPool()
+	certificates.AddCert(server.Certificate())
+	fresh := func() *http.Client {
+		return &http.Client{Transport: &http2.Transport{TLSClientConfig: trusting(certificates)}}
+	}
+	return &caller{
+		url: server.URL, client: fresh(), smallURL: small.URL, smallClient: fresh(), fresh: fresh,
+		plaintext: xnetPlaintext(mux), refused: refused,
+	}
+}
+
+func xnetServer(mux *http.ServeMux, maxHeaderBytes int) *httptest.Server {
+	server := httptest.NewUnstartedServer(mux)
+	server.Config.MaxHeaderBytes = maxHeaderBytes
+	if err := http2.ConfigureServer(server.Config, &http2.Server{}); err != nil {
+		panic(err)
+	}
+	server.TLS = server.Config.TLSConfig
+	server.StartTLS()
+	return server
+}
+
+// plain makes a transport of HTTP/2 without TLS.
+func plain() *http2.Transport {
+	return &http2.Transport{
+		AllowHTTP: true,
+		DialTLS: func(network, address string, _ *tls.Config) (net.Conn, error) {
+			return net.Dial(network, address)
+		},
+	}
+}
+
+func xnetPlaintext(mux *http.ServeMux) func(context.Context, string) outcome {
+	server := httptest.NewServer(h2c.NewHandler(mux, &http2.Server{}))
+	client := &http.Client{Transport: plain()}
+	return func(ctx context.Context, path string) outcome {
+		request, _ := http.NewRequestWithContext(ctx, "GET", server.URL+path, nil)
+		return outcomeOf(client.Do(request))
+	}
+}
+
+// refused calls a server that refuses the first stream of the first connection: the transport tries again.
+func refused(ctx context.Context) outcome {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return outcome{Error: err.Error()}
+	}
+	defer listener.Close()
+	var lock sync.Mutex
+	answered := false
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go serveFrames(conn, func() bool {
+				lock.Lock()
+				defer lock.Unlock()
+				before := answered
+				answered = true
+				return before
+			})
+		}
+	}()
+	transport := plain()
+	defer transport.CloseIdleConnections()
+	request, _ := http.NewRequestWithContext(ctx, "GET", "http://"+listener.Addr().String()+"/echo/refused", nil)
+	return outcomeOf((&http.Client{Transport: transport}).Do(request))
+}
+
+func serveFrames(conn net.Conn, accepts func() bool) {
+	defer conn.Close()
+	preface := make([]byte, len(http2.ClientPreface))
+	if _, err := conn.Read(preface); err != nil {
+		return
+	}
+	framer := http2.NewFramer(conn, conn)
+	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	framer.WriteSettings()
+	for {
+		frame, err := framer.ReadFrame()
+		if err != nil {
+			return
+		}
+		switch frame := frame.(type) {
+		case *http2.SettingsFrame:
+			if !frame.IsAck() {
+				framer.WriteSettingsAck()
+			}
+		case *http2.MetaHeadersFrame:
+			if !accepts() {
+				framer.WriteRSTStream(frame.StreamID, http2.ErrCodeRefusedStream)
+				continue
+			}
+			values := []string{}
+			for _, field := range frame.RegularFields() {
+				if field.Name == "traceparent" {
+					values = append(values, `"`+field.Value+`"`)
+				}
+			}
+			var block strings.Builder
+			hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
+			framer.WriteHeaders(http2.HeadersFrameParam{
+				StreamID: frame.StreamID, BlockFragment: []byte(block.String()), EndHeaders: true,
+			})
+			framer.WriteData(frame.StreamID, true, []byte(`{"traceparent":[`+strings.Join(values, ",")+`]}`))
+		}
+	}
+}

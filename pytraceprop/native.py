@@ -102,7 +102,7 @@ class Core:
         """In a forked child: the parent's objects are not ours to close."""
         self._core = None
 
-    def set_target(self, slot: int, fields: Mapping[str, int]) -> None:
+    def set_target(self, slot: int, fields: Mapping[str, Any]) -> None:
         """Describes a process to the programs; no fields takes the slot back. Raises KernelError."""
         error = ffi.new("struct core_error *")
         with self._lock:

@@ -19,6 +19,7 @@ from pytraceprop.go.image import Image
 
 _LARGEST_FUNCTION = 1 << 16  # bytes; those of net/http have below 10 000
 _REGISTER_SLOT = re.compile(r"qword ptr \[rsp \+ (0x[0-9a-f]+|\d+)\]")
+_MOVE = re.compile(r"(r\w+), (r\w+)")
 _LOAD = re.compile(r"(\w+), qword ptr \[(\w+)(?: \+ (0x[0-9a-f]+|\d+))?\]")
 
 
@@ -122,6 +123,62 @@ class Code:
                 break
             index += 1
         raise self.missing(f"does not test {register} after the call at {call:#x}")
+
+    def entry(self) -> int:
+        """An emulated instruction at the function's beginning, where the arguments are in their registers.
+
+        Behind the check of the stack where functions begin with `push rbp` (Go 1.21 and later); before, the
+        check's own jump, which is hit once more when the stack has grown.
+        """
+        for i, one in enumerate(self.instructions[:4]):
+            if one.mnemonic == "jbe":
+                following = self.instructions[i + 1]
+                return following.address if following.mnemonic == "push" else one.address
+        raise self.missing("does not begin by checking its stack")
+
+    def next_call(self, address: int) -> Instruction:
+        """The call that follows an instruction, with no jump in between."""
+        for one in self.instructions[self._at[address] + 1 :]:
+            if one.mnemonic == "call":
+                return one
+            if one.mnemonic.startswith("j") or one.mnemonic == "ret":
+                break
+        raise self.missing(f"calls nothing behind {address:#x}")
+
+    def other_branch(self, jump: int, taken: int) -> int:
+        """Where a conditional jump leads that does not lead to `taken`."""
+        one = self.instructions[self._at[jump]]
+        other = one.end if one.target == taken else one.target
+        if other not in self._at:
+            raise self.missing(f"jumps out of itself at {jump:#x}")
+        return int(other)
+
+    def stack_slot(self, call: int, argument: str, field_offset: int | None = None) -> int:
+        """Where on the stack an argument of a call comes from, or the struct that it is a field of.
+
+        Looks back from the call for the instructions that load it; the answer is in bytes from RSP. Whether
+        it holds what is expected at run time is for the caller to make sure.
+        """
+        index = self._at[call]
+        wanted = argument
+        for one in reversed(self.instructions[max(0, index - 32) : index]):
+            if one.operands.split(",")[0] not in _names_of(wanted):
+                continue
+            if one.mnemonic != "mov":
+                break
+            if move := _MOVE.fullmatch(one.operands):
+                wanted = move[2]
+                continue
+            match = _LOAD.fullmatch(one.operands)
+            if not match:
+                break
+            offset = int(match[3], 0) if match[3] else 0
+            if match[2] == "rsp" and field_offset is None:
+                return offset
+            if offset != field_offset:
+                break
+            wanted, field_offset = match[2], None
+        raise self.missing(f"does not load {argument} of the call at {call:#x} from the stack")
 
     def returns_from(self, start: int, *, without: int | None = None) -> set[int]:
         """Addresses of the RETs that can be reached from an address.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 
@@ -44,10 +45,11 @@ class ProtocolPlan:
 class Plan:
     """An executable, understood. Holds no open file, so it can be cached and shared.
 
-    `fields` are those of struct target in bpf/records.h; `context_types` maps type descriptors to the
-    place of the context.Context that values of the type wrap (Types.wrappers). Their keys, and the fields
-    whose name begins with `type_`, are virtual addresses of the file: where `position_independent` is
-    true the process has them at a load bias, which `segments` tell together with its mappings.
+    `fields` are the numbers in struct target in bpf/records.h, `layouts` the structs in it; `context_types`
+    maps type descriptors to the place of the context.Context that values of the type wrap
+    (Types.wrappers). The keys of that, and the numbers whose name begins with `type_`, are virtual
+    addresses of the file: where `position_independent` is true the process has them at a load bias, which
+    `segments` tell together with its mappings.
 
     `machine` is "x86_64". `stripped` says that there is no symbol table. `seconds` is what reading took;
     of a plan that was read before, what finding it again took.
@@ -60,6 +62,7 @@ class Plan:
     module: str
     protocols: dict[str, ProtocolPlan]
     fields: dict[str, int]
+    layouts: dict[str, dict[str, int]]
     context_types: dict[int, int]
     machine: str
     position_independent: bool
@@ -67,14 +70,21 @@ class Plan:
     stripped: bool
     seconds: float = attrs.field(eq=False)
 
-    def fields_at(self, bias: int) -> dict[str, int]:
+    def fields_at(self, bias: int) -> dict[str, Any]:
         """The fields as they are in a process whose executable was moved by so many bytes."""
-        return {n: v + bias if v and n.startswith("type_") else v for n, v in self.fields.items()}
+        return {
+            **_moved(self.fields, bias),
+            **{name: _moved(fields, bias) for name, fields in self.layouts.items()},
+        }
 
     @property
     def sites(self) -> tuple[Site, ...]:
         """All sites of all protocols."""
         return tuple(s for p in self.protocols.values() for side in (p.client, p.server) for s in side.sites)
+
+
+def _moved(fields: dict[str, int], bias: int) -> dict[str, int]:
+    return {n: v + bias if v and n.startswith("type_") else v for n, v in fields.items()}
 
 
 def side(read: Callable[[], list[Site]]) -> Side:

@@ -10,7 +10,7 @@ from collections import OrderedDict
 import attrs
 
 from pytraceprop.go import Executable
-from pytraceprop.probes import http1
+from pytraceprop.probes import grpc, http1
 from pytraceprop.probes.plan import Plan
 
 _CACHE_SIZE = 64
@@ -35,15 +35,17 @@ def read_plan(path: str | os.PathLike[str], display: str | None = None) -> Plan:
                 _cache.move_to_end(key)
                 return attrs.evolve(_cache[key], path=image.path, seconds=time.perf_counter() - started)
         build = executable.build
-        fields, protocol, context_types = http1.read(executable)
+        fields, http1_plan, context_types = http1.read(executable)
+        grpc_layout, grpc_plan = grpc.read(executable, "" if fields else http1_plan.client.reason)
         plan = Plan(
             path=image.path,
             identity=key,
             build_id=image.note_build_id(),
             go=build.go,
             module=build.main_module,
-            protocols={"http/1.1": protocol},
+            protocols={"http/1.1": http1_plan, "grpc": grpc_plan},
             fields=fields,
+            layouts={"grpc": grpc_layout},
             context_types=context_types,
             machine=image.machine,
             position_independent=image.position_independent,

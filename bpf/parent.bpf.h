@@ -13,14 +13,36 @@ struct context_walk {
 	bool ended, unreadable;
 };
 
+/* From a context to the one that it wraps. False: its type wraps none, as far as is known. */
+static __always_inline bool enter_parent(uint32_t incarnation, struct go_iface *context, bool *unreadable)
+{
+	struct context_type_key type = {.incarnation = incarnation};
+	uint64_t value = context->data;
+	uint32_t *place;
+
+	/* First as an itab that was seen before: then its type need not be read. */
+	type.type = context->itab;
+	place = bpf_map_lookup_elem(&context_types, &type);
+	if (!place) {
+		type.type = itab_type(context->itab);
+		*unreadable = !type.type;
+		place = bpf_map_lookup_elem(&context_types, &type);
+		if (!place)
+			return false;
+		type.type = context->itab;
+		bpf_map_update_elem(&context_types, &type, place, BPF_ANY);
+	}
+	if (*place >> 16)
+		value = read_word(value + (*place >> 16) - 1);
+	*context = read_iface(value + (*place & 0xffff));
+	return true;
+}
+
 static __noinline long next_context(uint32_t index, void *data)
 {
 	struct context_walk *walk = data;
 	struct address_key key = {.incarnation = walk->target->incarnation, .address = walk->context.data};
-	struct context_type_key type = {.incarnation = walk->target->incarnation};
 	struct request_ref *ref;
-	uint32_t *place;
-	uint64_t value;
 
 	walk->ended = true;
 	if (!walk->context.itab || !walk->context.data)
@@ -31,22 +53,8 @@ static __noinline long next_context(uint32_t index, void *data)
 		walk->serial = ref->serial;
 		return 1;
 	}
-	/* First as an itab that was seen before: then its type need not be read. */
-	type.type = walk->context.itab;
-	place = bpf_map_lookup_elem(&context_types, &type);
-	if (!place) {
-		type.type = itab_type(walk->context.itab);
-		walk->unreadable = !type.type;
-		place = bpf_map_lookup_elem(&context_types, &type);
-		if (!place)
-			return 1;
-		type.type = walk->context.itab;
-		bpf_map_update_elem(&context_types, &type, place, BPF_ANY);
-	}
-	value = walk->context.data;
-	if (*place >> 16)
-		value = read_word(value + (*place >> 16) - 1);
-	walk->context = read_iface(value + (*place & 0xffff));
+	if (!enter_parent(walk->target->incarnation, &walk->context, &walk->unreadable))
+		return 1;
 	walk->ended = false;
 	return 0;
 }

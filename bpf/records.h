@@ -44,6 +44,14 @@ enum site {
 	SITE_XNET_HTTP2_CLIENT_END = 29,
 	SITE_XNET_HTTP2_CLIENT_FAIL = 30,
 	HTTP2_XNET = 8,
+	SITE_GRPC_SERVER_START = 40,
+	SITE_GRPC_SERVER_STATUS = 41,
+	SITE_GRPC_SERVER_END = 42,
+	SITE_GRPC_CLIENT_START = 43,
+	SITE_GRPC_CLIENT_FAIL = 44,
+	SITE_GRPC_CLIENT_HEADERS = 45,
+	SITE_GRPC_CLIENT_WRITTEN = 46,
+	SITE_GRPC_CLIENT_END = 47,
 };
 
 enum span_kind { SPAN_SERVER = 1, SPAN_CLIENT = 2 };
@@ -85,6 +93,7 @@ enum counter {
 	COUNT_NOT_INJECTED_CONTINUATION,
 	COUNT_NOT_INJECTED_FRAME_LIMIT,
 	COUNT_NOT_INJECTED_LIST_LIMIT,
+	COUNT_NOT_INJECTED_FLUSHED,
 	COUNT_HTTP2_CLIENT_UNTRACED,
 	COUNT_HTTP2_SERVER_UNTRACED,
 	COUNT_CALL_RETRIED,
@@ -124,6 +133,43 @@ struct http2_layout {
 
 struct counters {
 	uint64_t count[COUNTERS];
+};
+
+/*
+ * Where google.golang.org/grpc keeps what we read. Offsets are bytes. What a server's and a client's stream
+ * have in common is in transport.Stream: the value itself, embedded in it, or (*_common) behind a pointer.
+ */
+struct grpc_layout {
+	/* Addresses of runtime type descriptors. */
+	uint64_t type_metadata;		 /* metadata.MD */
+	uint64_t type_value_ctx;	 /* *context.valueCtx */
+	uint64_t type_status_error;	 /* *internal/status.Error */
+	uint64_t type_error_string;	 /* *errors.errorString */
+	uint64_t type_tcp_addr;		 /* *net.TCPAddr */
+	uint64_t type_http2_server;	 /* *transport.http2Server */
+	uint64_t type_handler_transport; /* *transport.serverHandlerTransport */
+	uint16_t value_ctx_val;
+	uint16_t server_common, client_common; /* FIELD_ABSENT where no pointer leads to it */
+	uint16_t server_method, server_context, client_context;
+	uint16_t server_local, server_peer; /* net.Addr in http2Server, FIELD_ABSENT before it kept them */
+	uint16_t client_transport;	    /* the *http2Client of a client's stream */
+	uint16_t client_local, client_peer; /* net.Addr in http2Client */
+	uint16_t client_max_list;	    /* http2Client.maxSendHeaderListSize, a pointer */
+	uint16_t stream_quota;		    /* transport.Stream.wq */
+	uint16_t stream_quota_embedded;	    /* whether that is the value itself */
+	uint16_t status_error_status;	    /* internal/status.Error.s */
+	uint16_t status_proto, status_code; /* internal/status.Status.s, and Code in what it points at */
+	uint16_t call_context, call_header; /* in grpc.clientStream */
+	uint16_t call_host, call_method;    /* in transport.CallHdr */
+	uint16_t call_slot;		    /* rsp + this holds the *clientStream where its creation failed */
+	uint16_t loopy_framer, framer_writer;	       /* loopyWriter.framer, framer.writer */
+	uint16_t loopy_block;			       /* loopyWriter.hBuf, a *bytes.Buffer */
+	uint16_t buffer_bytes;			       /* bytes.Buffer.buf */
+	uint16_t writer_buffer, writer_buffer_pointer; /* bufWriter's []byte, whether behind a pointer */
+	uint16_t writer_offset, writer_batch, writer_error;
+	uint16_t headers_slot; /* rsp + this holds the headerFrame or clientHeaders at the write */
+	uint16_t headers_fields, headers_quota, headers_orphaned; /* in that */
+	uint16_t field_name, field_value, field_size;		  /* hpack.HeaderField */
 };
 
 /* One traced process: where its Go types keep what we read. Offsets are bytes. */
@@ -168,6 +214,7 @@ struct target {
 	uint16_t group_size, group_ctrl, group_keys, group_key_stride, group_elems, group_elem_stride;
 	uint16_t hmap_b, bucket_overflow; /* 0 for Swiss maps */
 	struct http2_layout http2[2];	  /* net/http's own; golang.org/x/net/http2 */
+	struct grpc_layout grpc;
 };
 
 struct span_record {

@@ -49,6 +49,8 @@ static inline uint64_t random_id(void)
 /* Without wake-up: an interrupt per record costs fifty times the record itself. */
 static inline void submit(const struct here *here, struct request_state *state)
 {
+	if (state->replaced)
+		return;
 	state->span.end_ns = bpf_ktime_get_ns();
 	if (bpf_ringbuf_output(&events, &state->span, sizeof(state->span), BPF_RB_NO_WAKEUP))
 		count(here, COUNT_RECORD_DROPPED);

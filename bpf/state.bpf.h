@@ -16,8 +16,13 @@ enum {
 };
 
 struct goroutine_key {
-	uint32_t incarnation, unused;
-	uint64_t goid;
+	uint32_t incarnation, kind; /* enum key_kind */
+	uint64_t goid;		    /* or an address, as the kind says */
+};
+
+enum key_kind {
+	KEY_GOROUTINE = 0,
+	KEY_GRPC_CALL = 1, /* a *grpc.clientStream, from which one call cannot be told by its goroutine */
 };
 
 struct address_key {
@@ -38,6 +43,14 @@ struct header_search {
 	uint64_t found, complete, failed;
 };
 
+/* Where the search of a list of fields stands (fieldlist.bpf.h). */
+struct field_search {
+	uint64_t next, left, number; /* the slice's rest; how many fields of it are in the scratch memory */
+	uint64_t bytes;		     /* the size of the list, as RFC 9113, section 6.5.2, has it */
+	uint64_t matches, value;     /* traceparent fields; where the last one's value is */
+	uint64_t failed;
+};
+
 struct request_state {
 	uint64_t serial;
 	uint64_t request; /* *http.Request */
@@ -46,8 +59,11 @@ struct request_state {
 	uint64_t url;	  /* client: *url.URL */
 	struct trace_ids incoming;
 	uint8_t has_incoming;
+	uint8_t has_status; /* grpc: span.status was told */
+	uint8_t replaced;   /* another entry reports this request: served by net/http on behalf of grpc */
 	struct span_record span;
 	struct header_search search;
+	struct field_search fields;
 	uint8_t scratch[SCRATCH_MASK + 1 + 32];
 };
 
@@ -55,6 +71,16 @@ struct request_state {
 struct request_ref {
 	uint64_t goid, serial;
 	int64_t users;
+};
+
+/*
+ * A grpc call's headers, which a connection's writer (the key's goroutine) is making a frame of: the call,
+ * and the writer's buffer (*bufWriter, *bytes.Buffer).
+ */
+struct grpc_write {
+	uint64_t call, serial;
+	uint64_t writer, block;
+	uint32_t stream;
 };
 
 /* Sizes are set before loading (csrc/core.c), in proportion to Tracer(max_requests=...). */
@@ -72,6 +98,21 @@ struct {
 	__type(key, struct address_key);
 	__type(value, struct request_ref);
 } contexts SEC(".maps"), writes SEC(".maps");
+
+/* calls: the context that grpc makes for each call, from which those of its attempts are derived. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct address_key);
+	__type(value, struct request_ref);
+} calls SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct goroutine_key);
+	__type(value, struct grpc_write);
+} grpc_writes SEC(".maps");
 
 /*
  * The offset, in each type that wraps a context.Context, of that context. Keys are the addresses of

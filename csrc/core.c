@@ -88,7 +88,7 @@ static int size_map(struct bpf_map *map, const struct core_options *options)
 	if (!strcmp(name, "events"))
 		return bpf_map__set_max_entries(map, options->ring_bytes);
 	if (!strcmp(name, "servers") || !strcmp(name, "clients") || !strcmp(name, "contexts") ||
-	    !strcmp(name, "writes"))
+	    !strcmp(name, "writes") || !strcmp(name, "calls") || !strcmp(name, "grpc_writes"))
 		return bpf_map__set_max_entries(map, options->max_requests);
 	return 0;
 }

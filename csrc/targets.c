@@ -77,6 +77,8 @@ int core_forget(struct core *core, uint32_t incarnation)
 	forget_in(core, "context_types", incarnation);
 	forget_in(core, "contexts", incarnation);
 	forget_in(core, "writes", incarnation);
+	forget_in(core, "calls", incarnation);
+	forget_in(core, "grpc_writes", incarnation);
 	return forget_in(core, "servers", incarnation) + forget_in(core, "clients", incarnation);
 }
 

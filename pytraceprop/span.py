@@ -28,6 +28,32 @@ _METHODS = frozenset(
 )
 
 
+#: The names of status codes (google.golang.org/grpc/codes), as OpenTelemetry's RPC conventions want them.
+_CODES = (
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+)
+#: Codes that are the server's fault; the others tell the client of its own.
+_SERVER_FAULTS = frozenset(
+    ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
+)
+
+
 @attrs.frozen
 class Span:
     """One side of one request. Ids are lower-case hexadecimal, times nanoseconds since 1970.
@@ -40,7 +66,12 @@ class Span:
     path (Go 1.23 and later), empty where there is none. `peer` and `local` are "address:port", or None.
     `truncated` says that a text was longer than what the tracer keeps.
 
-    A client span ends when the response's header is there: its body may still be under way.
+    `protocol` is "http/1.1", "http/2" or "grpc". Of a grpc call `path` is "/package.Service/Method", `status`
+    the code and `status_name` its name; `host` is the client's authority and empty on servers; attempts
+    that are retried are one span.
+
+    A client span of HTTP ends when the response's header is there: its body may still be under way. One of
+    grpc ends with its call, also if that is a stream.
     """
 
     trace_id: str
@@ -67,9 +98,41 @@ class Span:
 
     @property
     def name(self) -> str:
-        """`{method} {http.route}`, or the method alone; never the raw path."""
+        """`{method} {http.route}`, or the method alone; never the raw path. Of grpc: `package.Service/Method`."""
+        if self.protocol == "grpc":
+            return self.path.removeprefix("/")
         method = self.method if self.method in _METHODS else "HTTP"
         return f"{method} {self.route}" if self.route else method
+
+    @property
+    def status_name(self) -> str:
+        """The status in words: of grpc the name of the code, such as "DEADLINE_EXCEEDED", else the number."""
+        if self.protocol != "grpc":
+            return str(self.status)
+        return _CODES[self.status] if self.status < len(_CODES) else f"CODE({self.status})"
+
+    @property
+    def failed(self) -> bool:
+        """Whether it counts as an error in OpenTelemetry's conventions for HTTP and RPC (1.44).
+
+        Some outcomes are an error for the side that called but not for the side that answered.
+        """
+        if self.error is not None:
+            return True
+        if self.protocol != "grpc":
+            return self.status >= (500 if self.kind == "server" else 400)
+        return self.status_name in _SERVER_FAULTS if self.kind == "server" else self.status != 0
+
+    @property
+    def rpc_attributes(self) -> dict[str, str]:
+        """What OpenTelemetry's conventions for RPC (1.44) say of a grpc call; of others, nothing."""
+        if self.protocol != "grpc":
+            return {}
+        return {
+            "rpc.system.name": "grpc",
+            "rpc.method": self.name,
+            "rpc.response.status_code": self.status_name,
+        }
 
     @property
     def duration_ns(self) -> int:
@@ -88,7 +151,8 @@ class Span:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
-        return {"name": self.name, **attrs.asdict(self)}
+        words = {"status_name": self.status_name} if self.protocol == "grpc" else {}
+        return {"name": self.name, **attrs.asdict(self), **words}
 
 
 def _address(ip: bytes, length: int, port: int) -> str | None:
@@ -153,7 +217,8 @@ def decode_records(
             trace_flags=flags,
             kind=_KINDS[kind],
             protocol=_PROTOCOLS[protocol],
-            method=_text(method, method_len) or "GET",  # a Go client's empty method means GET
+            # A Go client's empty method means GET; grpc has POST only.
+            method=_text(method, method_len) or ("POST" if _PROTOCOLS[protocol] == "grpc" else "GET"),
             path=_text(path, path_len),
             host=_text(host, host_len),
             # "[METHOD ][HOST]/[PATH]" (http.ServeMux)

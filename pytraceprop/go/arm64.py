@@ -168,7 +168,7 @@ class Arm64Code(Code):
         if one.mnemonic not in _ENDS:
             yield one.end
 
-    def stack_check(self) -> int:
+    def entry(self) -> int:
         first = self.instructions[0]
         if (first.mnemonic, first.operands) == ("ldr", _STACK_GUARD):
             for one in self.instructions[1:8]:
@@ -178,7 +178,13 @@ class Arm64Code(Code):
                     break
         raise self.missing("does not begin by checking its stack")
 
-    # What these are for, a block of headers on the stack, is in registers here: there are sixteen.
+    # What these are for is mostly in registers here: there are sixteen for arguments.
+
+    def next_call(self, address: int) -> Instruction:
+        raise self.missing(f"is not understood on arm64: what it calls behind {address:#x}")
+
+    def stack_slot(self, call: int, argument: int, field_offset: int | None = None) -> int:
+        raise self.missing(f"is not understood on arm64: where argument {argument} of {call:#x} comes from")
 
     def frame(self) -> Frame:
         raise self.missing("is not understood on arm64: its frame")

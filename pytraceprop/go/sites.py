@@ -106,11 +106,25 @@ class Code(abc.ABC):
         """
 
     @abc.abstractmethod
-    def stack_check(self) -> int:
-        """The conditional jump with which the function begins: may it go on with the stack it has?
+    def entry(self) -> int:
+        """A simulated instruction at the function's beginning, where the arguments are in their registers.
 
-        The arguments are in their registers. The jump is hit once more whenever the stack has grown.
-        Raises SiteMissing.
+        Behind the check of the stack where functions begin with a push there (x86-64, Go 1.21 and later);
+        elsewhere the check's own jump, which is hit once more whenever the stack has grown. Raises
+        SiteMissing.
+        """
+
+    @abc.abstractmethod
+    def next_call(self, address: int) -> Instruction:
+        """The call that follows an instruction, with no jump in between. Raises SiteMissing."""
+
+    @abc.abstractmethod
+    def stack_slot(self, call: int, argument: int, field_offset: int | None = None) -> int:
+        """Where on the stack an argument of a call comes from, or the struct that it is a field of.
+
+        Looks back from the call for the instructions that load it; the answer is in bytes from the stack
+        pointer. Whether it holds what is expected at run time is for the caller to make sure. Raises
+        SiteMissing.
         """
 
     @abc.abstractmethod
@@ -139,6 +153,14 @@ class Code(abc.ABC):
         if len(calls) != 1:
             raise self.missing(f"calls {callee.name} {len(calls)} times where once was expected")
         return calls[0]
+
+    def other_branch(self, jump: int, taken: int) -> int:
+        """Where a conditional jump leads that does not lead to `taken`. Raises SiteMissing."""
+        one = self.instruction(jump)
+        other = one.end if one.target == taken else one.target
+        if other not in self._at:
+            raise self.missing(f"jumps out of itself at {jump:#x}")
+        return int(other)
 
     def returns_from(self, start: int, *, without: int | None = None) -> set[int]:
         """Addresses of the RETs that can be reached from an address.

@@ -18,7 +18,7 @@ from pytraceprop.errors import MalformedExecutable, UnsupportedExecutable
 from pytraceprop.go.image import Image
 from pytraceprop.go.moduledata import ModuleData
 
-ARRAY, MAP, POINTER, STRUCT = 17, 21, 22, 25
+ARRAY, INTERFACE, MAP, POINTER, STRUCT = 17, 20, 21, 22, 25
 
 _KIND_MASK = 31
 _UNCOMMON, _EXTRA_STAR = 1, 2  # tflag
@@ -236,7 +236,7 @@ class Types:
         return found.field(self._path, field)
 
     def element(self, address: int) -> int:
-        """The descriptor's address of what a pointer or an array is of."""
+        """The descriptor's address of what a pointer, an array or a slice is of."""
         return self._unpack("<Q", address + 48)[0]
 
     def map_parts(self, address: int) -> tuple[int, int, int]:

@@ -17,6 +17,7 @@ from pytraceprop.go.sites import Code, Frame, Instruction
 #: Arguments and results, by number (cmd/compile/abi-internal.md).
 _ARGUMENTS = ("rax", "rbx", "rcx", "rdi", "rsi", "r8", "r9", "r10", "r11")
 _REGISTER_SLOT = re.compile(r"qword ptr \[rsp \+ (0x[0-9a-f]+|\d+)\]")
+_MOVE = re.compile(r"(r\w+), (r\w+)")
 _FRAME = re.compile(r"rsp, (-?0x[0-9a-f]+|-?\d+)")
 _LOAD = re.compile(r"(\w+), qword ptr \[(\w+)(?: \+ (0x[0-9a-f]+|\d+))?\]")
 
@@ -85,13 +86,44 @@ class X86Code(Code):
         if one.mnemonic not in ("jmp", "ret", "ud2", "int3"):
             yield one.end
 
-    def stack_check(self) -> int:
-        for one in self.instructions[:3]:
+    def entry(self) -> int:
+        for i, one in enumerate(self.instructions[:3]):
             if one.mnemonic == "jbe":
-                return one.address
+                following = self.instructions[i + 1]
+                return following.address if following.mnemonic == "push" else one.address
             if one.mnemonic != "cmp" and not (one.mnemonic == "lea" and one.operands.startswith("r12,")):
                 break
         raise self.missing("does not begin by checking its stack")
+
+    def next_call(self, address: int) -> Instruction:
+        for one in self.instructions[self._at[address] + 1 :]:
+            if one.mnemonic == "call":
+                return one
+            if one.mnemonic.startswith("j") or one.mnemonic == "ret":
+                break
+        raise self.missing(f"calls nothing behind {address:#x}")
+
+    def stack_slot(self, call: int, argument: int, field_offset: int | None = None) -> int:
+        index = self._at[call]
+        wanted = _ARGUMENTS[argument]
+        for one in reversed(self.instructions[max(0, index - 32) : index]):
+            if one.operands.split(",")[0] not in _names_of(wanted):
+                continue
+            if one.mnemonic != "mov":
+                break
+            if move := _MOVE.fullmatch(one.operands):
+                wanted = move[2]
+                continue
+            match = _LOAD.fullmatch(one.operands)
+            if not match:
+                break
+            offset = int(match[3], 0) if match[3] else 0
+            if match[2] == "rsp" and field_offset is None:
+                return offset
+            if offset != field_offset:
+                break
+            wanted, field_offset = match[2], None
+        raise self.missing(f"does not load argument {argument} of the call at {call:#x} from the stack")
 
     def frame(self) -> Frame:
         pushed = 0

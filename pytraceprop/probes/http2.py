@@ -247,7 +247,7 @@ def _read_server(executable: Executable, copy: Copy, layout: dict[str, Any]) -> 
     else:
         raise SiteMissing(executable.image.path, f"no deferred function of {run} calls {done.name}")
     return [
-        (SiteKind.SERVER_START, executable.code(run).stack_check()),
+        (SiteKind.SERVER_START, executable.code(run).entry()),
         (SiteKind.SERVER_END, deferred.only_call(done)),
         (SiteKind.SERVER_UNWIND, deferred.only_call(executable.function(_RECOVER))),
     ]

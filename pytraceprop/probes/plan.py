@@ -48,7 +48,7 @@ class Plan:
     """An executable, understood. Holds no open file, so it can be cached and shared.
 
     `fields` are the numbers in struct target in bpf/records.h, `layouts` the structs in it, which hold
-    only offsets within the program's types and functions; `context_types` maps type descriptors to the
+    what a protocol needs of the program's types and functions; `context_types` maps type descriptors to the
     place of the context.Context that values of the type wrap (Types.wrappers). Their keys, and the fields
     whose name begins with `type_`, are virtual addresses of the file: where `position_independent` is
     true the process has them at a load bias, which `segments` tell together with its mappings.
@@ -74,8 +74,7 @@ class Plan:
 
     def fields_at(self, bias: int) -> dict[str, Any]:
         """The fields as they are in a process whose executable was moved by so many bytes."""
-        moved = {n: v + bias if v and n.startswith("type_") else v for n, v in self.fields.items()}
-        return {**moved, **self.layouts}
+        return {**_moved(self.fields, bias), **_moved(self.layouts, bias)}
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -86,6 +85,19 @@ class Plan:
 def with_sites(side: Side, sites: tuple[Site, ...]) -> Side:
     """The side with more sites, unless it cannot be traced."""
     return attrs.evolve(side, sites=side.sites + sites) if side.possible else side
+
+
+def _moved(fields: dict[str, Any], bias: int) -> dict[str, Any]:
+    """The addresses among the fields, and those of structs in them, moved."""
+    moved: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            moved[name] = _moved(value, bias)
+        elif isinstance(value, tuple):
+            moved[name] = tuple(_moved(one, bias) for one in value)
+        else:
+            moved[name] = value + bias if value and name.startswith("type_") else value
+    return moved
 
 
 def side(read: Callable[[], list[Site]]) -> Side:

@@ -10,7 +10,7 @@ from collections import OrderedDict
 import attrs
 
 from pytraceprop.go import Executable
-from pytraceprop.probes import http1, http2
+from pytraceprop.probes import grpc, http1, http2
 from pytraceprop.probes.plan import Plan, ProtocolPlan, with_sites
 
 _CACHE_SIZE = 64
@@ -42,7 +42,9 @@ def read_plan(path: str | os.PathLike[str], display: str | None = None) -> Plan:
                 return attrs.evolve(_cache[key], path=image.path, seconds=time.perf_counter() - started)
         build = executable.build
         fields, first, context_types = http1.read(executable)
-        second = http2.read(executable, "" if fields else _SHARED)
+        missing = "" if fields else _SHARED
+        second = http2.read(executable, missing)
+        rpc_layout, rpc = grpc.read(executable, missing)
         plan = Plan(
             path=image.path,
             identity=key,
@@ -55,9 +57,10 @@ def read_plan(path: str | os.PathLike[str], display: str | None = None) -> Plan:
                     server=with_sites(first.server, second.counted_server),
                 ),
                 "http/2": second.protocol,
+                "grpc": rpc,
             },
             fields=fields | second.fields,
-            layouts={"http2": second.layouts},
+            layouts={"http2": second.layouts, "grpc": rpc_layout},
             context_types=context_types,
             machine=image.machine,
             position_independent=image.position_independent,

@@ -24,7 +24,12 @@ def format_duration(nanoseconds: int) -> str:
 
 
 def describe(span: Span) -> str:
-    """What was asked and what came of it: `GET /order/{id} 200`, with the path where it tells more."""
+    """What was asked and what came of it: `GET /order/{id} -> 200`, with the path where it tells more.
+
+    Of grpc: `package.Service/Method -> NOT_FOUND`.
+    """
+    if span.protocol == "grpc":
+        return f"{span.name} -> {span.status_name}{f' ({span.error})' if span.error else ''}"
     result = span.error or str(span.status or "no status")
     path = f" {span.path}" if span.path != span.route else ""
     return f"{span.name}{path} -> {result}"

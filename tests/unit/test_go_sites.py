@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,69 @@ def test_a_receiver_that_cannot_be_told_is_refused(sample: Sample, body: bytes) 
     code = sample.code(head + sample.call(len(head)) + RET)
     with pytest.raises(SiteMissing):
         code.receiver_slot(sample.start + len(head), 0, 0x38)
+
+
+CHECK = bytes.fromhex("493b6610 760a")  # cmp rsp, [r14 + 0x10]; jbe
+LARGE_CHECK = bytes.fromhex("4c8da42468ffffff 4d3b6610 760a")  # lea r12, [rsp - 0x98]; cmp r12, ...; jbe
+
+
+@pytest.mark.parametrize("check", [CHECK, LARGE_CHECK])
+def test_a_function_is_entered_behind_the_check_of_its_stack(sample: Sample, check: bytes) -> None:
+    code = sample.code(check + PUSH + NOP + RET * 8)
+    assert code.entry() == sample.start + len(check)  # push rbp
+
+
+def test_a_function_that_pushes_nothing_is_entered_at_the_check_itself(sample: Sample) -> None:
+    code = sample.code(CHECK + FRAME + NOP + RET * 8)
+    assert code.entry() == sample.start + 4
+
+
+def test_a_function_without_a_check_has_no_entry(sample: Sample) -> None:
+    code = sample.code(PUSH + FRAME + RET)
+    with pytest.raises(SiteMissing, match="checking its stack"):
+        code.entry()
+
+
+MOV_RAX_RDX = bytes.fromhex("4889d0")
+LOAD_RDX = bytes.fromhex("488b9424f0000000")  # mov rdx, [rsp + 0xf0]
+LOAD_R10 = bytes.fromhex("4c8b542438")  # mov r10, [rsp + 0x38]
+LOAD_RDI = bytes.fromhex("498b7a08")  # mov rdi, [r10 + 8]
+
+
+def test_an_argument_is_followed_to_its_place_on_the_stack(sample: Sample) -> None:
+    before = FRAME + LOAD_RDX + NOP + MOV_RAX_RDX
+    code = sample.code(before + sample.call(len(before)) + RET)
+    assert code.stack_slot(sample.start + len(before), 0) == 0xF0
+
+
+def test_so_is_the_struct_that_an_argument_is_a_field_of(sample: Sample) -> None:
+    before = FRAME + LOAD_R10 + LOAD_RDI + NOP
+    code = sample.code(before + sample.call(len(before)) + RET)
+    assert code.stack_slot(sample.start + len(before), 3, 8) == 0x38
+    with pytest.raises(SiteMissing, match="from the stack"):
+        code.stack_slot(sample.start + len(before), 3, 16)
+
+
+@pytest.mark.parametrize("between", [bytes.fromhex("31c0"), bytes.fromhex("488d05ffffffff")])
+def test_an_argument_that_is_computed_has_no_place(sample: Sample, between: bytes) -> None:
+    before = LOAD_RDX + MOV_RAX_RDX + between  # xor eax, eax; lea rax, ...
+    code = sample.code(before + sample.call(len(before)) + RET)
+    with pytest.raises(SiteMissing, match="from the stack"):
+        code.stack_slot(sample.start + len(before), 0)
+
+
+@pytest.mark.parametrize("jump", [je, jne])
+def test_a_conditional_jump_has_another_branch(sample: Sample, jump: Callable[[int], bytes]) -> None:
+    code = sample.code(jump(3) + NOP[:1] + b"\x90\xc3" + RET * 3)
+    taken, straight = sample.start + 9, sample.start + 6
+    assert code.other_branch(sample.start, taken) == straight
+    assert code.other_branch(sample.start, straight) == taken
+
+
+def test_the_next_call_is_found_up_to_a_jump(sample: Sample) -> None:
+    indirect = bytes.fromhex("ffd6")  # call rsi
+    code = sample.code(sample.call(0) + NOP + indirect + je(0) + sample.call(19) + RET)
+    following = code.next_call(sample.start)
+    assert (following.address, following.target) == (sample.start + 11, None)
+    with pytest.raises(SiteMissing, match="calls nothing"):
+        code.next_call(sample.start + 11)

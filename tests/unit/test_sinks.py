@@ -72,3 +72,11 @@ def test_a_line_of_a_failed_root_says_both() -> None:
     line = format_span(span(1, None, "server", 0, 200, status=0, error="panic"))
     assert "-> panic" in line
     assert line.endswith(" root")
+
+
+def test_a_grpc_call_is_shown_by_method_and_code() -> None:
+    call = span(1, None, "client", 0, 2_000_000, protocol="grpc", path="/shop.Orders/Get", status=4)
+    assert " client shop.Orders/Get -> DEADLINE_EXCEEDED 2.0 ms " in format_span(call)
+    broken = span(1, None, "server", 0, 1, protocol="grpc", path="/a.B/C", status=14, error="call failed")
+    _, row = format_traces([broken])
+    assert "server: a.B/C -> UNAVAILABLE (call failed)" in row

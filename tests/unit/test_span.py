@@ -178,3 +178,54 @@ def test_a_dict_has_the_name_and_every_field() -> None:
     assert written["name"] == "GET /order/{id}"
     assert {name: getattr(span, name) for name in written} == written
     assert set(written) == {"name", *(field for field in Span.__slots__ if field != "__weakref__")}
+
+
+def grpc_record(**fields: Any) -> bytes:
+    filled = {"protocol": 2, "method": b"", "path": b"/shop.v1.Orders/Get", "status": 0}
+    return record(**{**filled, **fields})
+
+
+def test_a_grpc_call_is_named_by_its_method_and_its_status_by_its_code() -> None:
+    (span,) = decode(grpc_record(status=5, kind=2))
+    assert (span.protocol, span.name, span.path) == ("grpc", "shop.v1.Orders/Get", "/shop.v1.Orders/Get")
+    assert (span.method, span.status, span.status_name) == ("POST", 5, "NOT_FOUND")
+    assert span.rpc_attributes == {
+        "rpc.system.name": "grpc",
+        "rpc.method": "shop.v1.Orders/Get",
+        "rpc.response.status_code": "NOT_FOUND",
+    }
+    assert json.loads(json.dumps(span.as_dict()))["status_name"] == "NOT_FOUND"
+
+
+def test_codes_that_grpc_does_not_have_are_shown_as_numbers() -> None:
+    assert [s.status_name for s in decode(grpc_record(status=17), grpc_record(status=65535))] == [
+        "CODE(17)",
+        "CODE(65535)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "failed"),
+    [
+        ({"status": 404}, False),
+        ({"status": 503}, True),
+        ({"status": 404, "kind": 2}, True),
+        ({"status": 302, "kind": 2}, False),
+        ({"status": 0, "kind": 2, "error": 1}, True),
+        ({"protocol": 2, "status": 0}, False),
+        ({"protocol": 2, "status": 5}, False),
+        ({"protocol": 2, "status": 13}, True),
+        ({"protocol": 2, "status": 5, "kind": 2}, True),
+        ({"protocol": 2, "status": 0, "kind": 2}, False),
+        ({"protocol": 2, "status": 14, "error": 1}, True),
+    ],
+)
+def test_what_is_an_error_depends_on_the_side(fields: dict[str, int], failed: bool) -> None:
+    (span,) = decode(record(**fields))
+    assert span.failed == failed
+
+
+def test_other_protocols_have_no_attributes_of_rpc() -> None:
+    (span,) = decode(record())
+    assert (span.rpc_attributes, span.status_name) == ({}, "200")
+    assert "status_name" not in span.as_dict()

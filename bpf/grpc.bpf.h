@@ -13,16 +13,16 @@ static inline uint64_t common_stream(uint64_t stream, uint16_t pointer)
 }
 
 /* The address in a net.Addr, if it is a *net.TCPAddr. */
-static __always_inline void read_net_addr(const struct target *target, uint64_t field, uint8_t *scratch,
+static __always_inline void read_net_addr(struct target *target, uint64_t field, uint8_t *scratch,
 					  uint8_t ip[16], uint8_t *ip_len, uint16_t *port)
 {
 	struct go_iface addr = read_iface(field);
 
-	if (itab_type(addr.itab) == target->grpc.type_tcp_addr)
+	if (has_type(addr.itab, target->grpc.type_tcp_addr, &target->grpc.itab_tcp_addr))
 		read_tcp_addr(target, addr.data, scratch, ip, ip_len, port);
 }
 
-static __noinline int read_net_addrs(const struct target *target, uint64_t local, uint64_t peer,
+static __noinline int read_net_addrs(struct target *target, uint64_t local, uint64_t peer,
 				     struct request_state *state)
 {
 	if (!target || !state)

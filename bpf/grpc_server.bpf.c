@@ -24,7 +24,7 @@
 enum { MAX_METADATA_HOPS = 32 }; /* contexts around the one with the metadata: those of stats handlers */
 
 struct metadata_walk {
-	const struct target *target;
+	struct target *target;
 	struct go_iface context;
 	uint64_t map;
 	bool unreadable;
@@ -34,12 +34,12 @@ struct metadata_walk {
 static __noinline long next_metadata(uint32_t index, void *data)
 {
 	struct metadata_walk *walk = data;
-	const struct grpc_layout *layout = &walk->target->grpc;
+	struct grpc_layout *layout = &walk->target->grpc;
 	struct go_iface value;
 
 	if (!walk->context.itab || !walk->context.data)
 		return 1;
-	if (itab_type(walk->context.itab) == layout->type_value_ctx) {
+	if (has_type(walk->context.itab, layout->type_value_ctx, &layout->itab_value_ctx)) {
 		value = read_iface(walk->context.data + layout->value_ctx_val);
 		if (value.itab == layout->type_metadata) { /* of an empty interface: the type itself */
 			walk->map = value.data;
@@ -49,7 +49,7 @@ static __noinline long next_metadata(uint32_t index, void *data)
 	return !enter_parent(walk->target->incarnation, &walk->context, &walk->unreadable);
 }
 
-static __noinline enum field_state find_incoming(const struct target *target, struct request_state *server,
+static __noinline enum field_state find_incoming(struct target *target, struct request_state *server,
 						 const struct go_iface *context)
 {
 	struct metadata_walk walk = {};
@@ -97,15 +97,15 @@ static inline void forget_stream(const struct here *here, struct request_state *
 static __noinline int start_stream(const struct here *here, struct pt_regs *regs)
 {
 	struct target *target = here->target;
-	const struct grpc_layout *layout = &target->grpc;
+	struct grpc_layout *layout = &target->grpc;
 	uint64_t stream = go_register(regs, 3), common = common_stream(stream, layout->server_common);
-	uint64_t transport = itab_type(go_register(regs, 1));
 	struct address_key key = {.incarnation = target->incarnation};
 	struct request_ref ref = {.goid = here->goid, .users = 1};
 	struct request_state *server;
 	struct go_iface context;
 	struct go_string method;
 	enum field_state field;
+	bool own_http2;
 
 	server = find_request(here, &servers, here->goid);
 	if (server && server->request == stream)
@@ -129,7 +129,9 @@ static __noinline int start_stream(const struct here *here, struct pt_regs *regs
 	server->span.goid = here->goid;
 	server->request = stream;
 	server->context = context.data;
-	if (transport == layout->type_handler_transport)
+	own_http2 = has_type(go_register(regs, 1), layout->type_http2_server, &layout->itab_http2_server);
+	if (!own_http2 &&
+	    has_type(go_register(regs, 1), layout->type_handler_transport, &layout->itab_handler_transport))
 		replace_http(here, &context);
 
 	field = find_incoming(target, server, &context);
@@ -155,7 +157,7 @@ static __noinline int start_stream(const struct here *here, struct pt_regs *regs
 
 	method = read_string(common + layout->server_method);
 	server->span.path_len = keep_string(method, server->span.path, KEEP_PATH, server->span.truncated);
-	if (transport == layout->type_http2_server && layout->server_peer != FIELD_ABSENT)
+	if (own_http2 && layout->server_peer != FIELD_ABSENT)
 		read_net_addrs(target, go_register(regs, 2) + layout->server_local,
 			       go_register(regs, 2) + layout->server_peer, server);
 

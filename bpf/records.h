@@ -148,6 +148,8 @@ struct grpc_layout {
 	uint64_t type_tcp_addr;		 /* *net.TCPAddr */
 	uint64_t type_http2_server;	 /* *transport.http2Server */
 	uint64_t type_handler_transport; /* *transport.serverHandlerTransport */
+	/* Itabs that were seen to be of those types; filled by the programs. */
+	uint64_t itab_value_ctx, itab_tcp_addr, itab_http2_server, itab_handler_transport;
 	uint16_t value_ctx_val;
 	uint16_t server_common, client_common; /* FIELD_ABSENT where no pointer leads to it */
 	uint16_t server_method, server_context, client_context;

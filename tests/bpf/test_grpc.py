@@ -209,6 +209,32 @@ def test_calls_at_once_on_one_connection_are_told_apart(grpc: TracedGrpc) -> Non
         assert outcomes == {"none": 1000}
 
 
+def test_streams_of_several_connections_are_told_apart(grpc: TracedGrpc) -> None:
+    outcomes = grpc.judge_many(1000, on="several", at=64)
+    assert outcomes["injected" if grpc.injects else "none"] >= 999
+
+
+def test_a_call_that_is_retried_is_one_span_and_each_attempt_carries_it(grpc: TracedGrpc) -> None:
+    answer = grpc.cases.get("/unary?on=retrying&do=flaky+2", {"traceparent": INCOMING})
+    assert answer["code"] == 0
+    client, *servers = grpc.calls(4)
+    grpc.assert_carries(client, answer["seen"])
+    assert client.status_name == "OK"
+    assert [span.status_name for span in servers] == ["UNAVAILABLE", "UNAVAILABLE", "OK"]
+    if grpc.injects:
+        assert {span.parent_span_id for span in servers} == {client.span_id}
+    assert grpc.counted()["call_retried"] == 2
+
+
+def test_attempts_of_a_stream_are_the_same_call(grpc: TracedGrpc) -> None:
+    answer = grpc.cases.get("/stream?on=retrying&n=2&do=flaky+1")
+    assert answer["code"] == 0
+    client, *servers = grpc.calls(3)
+    grpc.assert_carries(client, answer["seen"][0])
+    assert len({span.span_id for span in servers}) == 2
+    assert grpc.counted()["call_retried"] == 1
+
+
 def test_a_call_costs_four_traps_and_a_request_three(grpc: TracedGrpc) -> None:
     libbpf = ctypes.CDLL("libbpf.so.1")
     descriptor = libbpf.bpf_enable_stats(0)

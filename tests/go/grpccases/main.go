@@ -65,7 +65,7 @@ func (a *app) call(ctx context.Context, conn *grpc.ClientConn, method string, te
 	return found, json.Unmarshal(out, &found)
 }
 
-// work does what the message asks for: "code 5", "sleep 1s", "inner", "panic", "wait", or nothing.
+// work does what the message asks for: "code 5", "sleep 1s", "inner", "panic", "flaky 2", "wait", or nothing.
 func (a *app) work(ctx context.Context, text string) ([]byte, error) {
 	found := witness(ctx)
 	verb, rest, _ := strings.Cut(text, " ")
@@ -77,6 +77,11 @@ func (a *app) work(ctx context.Context, text string) ([]byte, error) {
 		return nil, errors.New("not a status")
 	case "panic":
 		panic("as asked")
+	case "flaky": // until the third attempt
+		md, _ := metadata.FromIncomingContext(ctx)
+		if got := md.Get("grpc-previous-rpc-attempts"); len(got) != 1 || got[0] != rest {
+			return nil, status.Error(codes.Unavailable, "not yet")
+		}
 	case "wait":
 		<-ctx.Done()
 		return nil, ctx.Err()
@@ -185,6 +190,10 @@ func dial(address string, options ...grpc.DialOption) *grpc.ClientConn {
 
 func plain() grpc.DialOption { return grpc.WithTransportCredentials(insecure.NewCredentials()) }
 
+// retries makes grpc try a call again where its server is unavailable.
+const retries = `{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 4, "initialBackoff": "0.01s",
+	"maxBackoff": "0.01s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`
+
 func (a *app) start() {
 	plainListener, tlsListener, workers, overHTTP := listen(), listen(), listen(), listen()
 	certificate, pool := certificates()
@@ -198,6 +207,7 @@ func (a *app) start() {
 		"tls":        dial(tlsListener.Addr().String(), secure),
 		"workers":    dial(workers.Addr().String(), plain()),
 		"http":       dial(overHTTP.Addr().String(), secure),
+		"retrying":   dial(plainListener.Addr().String(), plain(), grpc.WithDefaultServiceConfig(retries)),
 		"refused":    dial("127.0.0.1:1", plain()),
 		"unbuffered": dial(plainListener.Addr().String(), plain(), grpc.WithWriteBufferSize(0)),
 	}
@@ -320,6 +330,10 @@ func (a *app) manyCase(w http.ResponseWriter, r *http.Request) {
 	size, _ := strconv.Atoi(r.FormValue("message"))
 	conn, done := a.conn(r)
 	defer done()
+	conns := []*grpc.ClientConn{conn}
+	if r.FormValue("on") == "several" { // whose streams have the same ids
+		conns = []*grpc.ClientConn{a.conns["plain"], a.conns["tls"], a.conns["workers"], a.conns["retrying"]}
+	}
 	all := make([]seen, count)
 	tickets := make(chan int)
 	var wait sync.WaitGroup
@@ -331,7 +345,7 @@ func (a *app) manyCase(w http.ResponseWriter, r *http.Request) {
 			defer wait.Done()
 			for i := range tickets {
 				ctx := metadata.AppendToOutgoingContext(withMetadata(r.Context(), r), "x-call", strconv.Itoa(i))
-				found, err := a.call(ctx, conn, fmt.Sprintf("/cases.Many/Call%d", i), strings.Repeat("x", size))
+				found, err := a.call(ctx, conns[i%len(conns)], fmt.Sprintf("/cases.Many/Call%d", i), strings.Repeat("x", size))
 				if err != nil {
 					mutex.Lock()
 					failed = err

@@ -75,7 +75,10 @@ def build_programs(go: str = "1.27", *, ldflags: str = "") -> Programs:
 
 
 class Chain:
-    """The three running services; a context manager. All files go into `directory`."""
+    """The running services; a context manager. All files go into `directory`."""
+
+    #: Their names in the order in which a request passes them.
+    services: Sequence[str] = SERVICES
 
     def __init__(self, programs: Programs, directory: Path) -> None:
         self.programs = programs
@@ -108,15 +111,38 @@ class Chain:
             timeout=READY_TIMEOUT,
             stdin=subprocess.DEVNULL,
         )
-        cert, key = str(certificates / "server.pem"), str(certificates / "server-key.pem")
-        back = self._start("back")
-        middle = self._start("middle", "-next", f"http://{back.address}", "-cert", cert, "-key", key)
-        self._start("front", "-next", f"https://{middle.address}", "-ca", str(certificates / "ca.pem"))
+        for name in reversed(self.services):
+            self._start(name, *self._options(name))
+
+    def _options(self, name: str) -> list[str]:
+        """Return what a service is told: whom to call, which certificate to show or to trust."""
+        following = self.address_of_next(name)
+        return {
+            "front": ["-next", f"https://{following}", *self.trusting],
+            "middle": ["-next", f"http://{following}", *self.certified],
+            "back": [],
+        }[name]
+
+    def address_of_next(self, name: str) -> str:
+        """Return the address of the service that this one calls; empty for the last."""
+        following = self.services.index(name) + 1
+        return self._services[self.services[following]].address if following < len(self.services) else ""
+
+    @property
+    def certified(self) -> list[str]:
+        """The options of a service that serves TLS."""
+        certificates = self.directory / "certificates"
+        return ["-cert", str(certificates / "server.pem"), "-key", str(certificates / "server-key.pem")]
+
+    @property
+    def trusting(self) -> list[str]:
+        """The options of a service that calls over TLS."""
+        return ["-ca", str(self.directory / "certificates" / "ca.pem")]
 
     def stop(self) -> None:
         """End the services in an orderly way and wait for them; nothing happens a second time."""
         try:
-            for name in SERVICES:  # who calls ends before who is called
+            for name in self.services:  # who calls ends before who is called
                 service = self._services.get(name)
                 if service is not None:
                     service.stop()
@@ -130,8 +156,8 @@ class Chain:
 
     @property
     def url(self) -> str:
-        """The base URL of the front service."""
-        return f"http://{self._services['front'].address}"
+        """The base URL of the first service."""
+        return f"http://{self._services[self.services[0]].address}"
 
     def drive(self, requests: int, *, concurrency: int = 16, seed: int = 1, timeout: float = 600.0) -> Driven:
         """Send requests with the ids 0 to `requests` - 1 and return what came of them."""

@@ -403,7 +403,9 @@ class Trial:
         return list(self.seen[service, request_id][0]["traceparent"])
 
     def _only_span(self, service: str, request: Json, kind: str) -> Json | None:
-        """Return the span, or the first if there are several."""
+        """Return the span, or the first if there are several; None where none may be."""
+        if not self.is_traced(service, kind):
+            return None
         spans = self.found.get((service, request["id"], kind), [])
         return spans[0] if spans else None
 

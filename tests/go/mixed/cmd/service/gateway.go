@@ -65,7 +65,7 @@ func (g *gateway) answer(w http.ResponseWriter, r *http.Request, item work.Item)
 		}
 	}
 	w.WriteHeader(code)
-	if _, err := w.Write(body); err != nil {
+	if _, err := w.Write(body); err != nil && item.Kind != "h2cancel" {
 		log.Print(err)
 	}
 	if item.Kind == "h2cancel" {

@@ -7,6 +7,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -143,7 +144,20 @@ type httpServer struct {
 
 // overHTTP serves HTTP/1.1, or over TLS, where a certificate is given, HTTP/2.
 func overHTTP(handler http.Handler, opts options) server {
-	return httpServer{&http.Server{Handler: handler}, opts.cert, opts.key}
+	server := &http.Server{Handler: handler, ErrorLog: log.New(complaints{}, opts.name+": ", log.LstdFlags)}
+	return httpServer{server, opts.cert, opts.key}
+}
+
+// complaints are what net/http has to say on standard error, except that a client closed connections
+// which it had not used: while there is no HTTP/2 connection yet, net/http dials one for each
+// request that waits, and keeps the first.
+type complaints struct{}
+
+func (complaints) Write(line []byte) (int, error) {
+	if bytes.Contains(line, []byte("TLS handshake error")) {
+		return len(line), nil
+	}
+	return os.Stderr.Write(line)
 }
 
 func (s httpServer) serve(listener net.Listener) error {

@@ -145,6 +145,7 @@ type httpServer struct {
 // overHTTP serves HTTP/1.1, or over TLS, where a certificate is given, HTTP/2.
 func overHTTP(handler http.Handler, opts options) server {
 	server := &http.Server{Handler: handler, ErrorLog: log.New(complaints{}, opts.name+": ", log.LstdFlags)}
+	limitFrames(server)
 	return httpServer{server, opts.cert, opts.key}
 }
 

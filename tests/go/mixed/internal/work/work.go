@@ -181,7 +181,7 @@ func (item Item) Fields() []Field {
 	case "meta16k":
 		add(120, 240)
 	case "edge":
-		add(85, 240) // the last field leads to somewhere from 15.1 to 16.0 KiB, to which others come
+		add(87, 240) // the last field leads to somewhere from 15.5 to 16.3 KiB, the others of a call to more
 		seed := fmt.Sprintf("edge:%d", item.ID)
 		fields = append(fields, Field{"fill-edge", string(filler(seed, 400+item.ID*37%1200))})
 	}

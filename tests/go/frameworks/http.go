@@ -39,8 +39,10 @@ func (c *certificates) trusted() (*tls.Config, error) {
 type complaints struct{}
 
 func (complaints) Write(line []byte) (int, error) {
-	if bytes.Contains(line, []byte("TLS handshake error")) {
-		return len(line), nil
+	for _, harmless := range []string{"TLS handshake error", "error reading preface from client"} {
+		if bytes.Contains(line, []byte(harmless)) {
+			return len(line), nil
+		}
 	}
 	return os.Stderr.Write(line)
 }

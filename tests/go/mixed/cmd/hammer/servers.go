@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -20,6 +18,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"mixed/internal/complaints"
 	"mixed/internal/rpc"
 	"mixed/internal/witness"
 	"mixed/internal/work"
@@ -66,7 +65,7 @@ func listen(notes *witness.Log, cert, key string) (*servers, error) {
 func (s *servers) passOn(next func(ctx context.Context, id int) error) { s.next = next }
 
 func (s *servers) serveHTTP(protocol string, listener net.Listener, cert, key string) {
-	server := &http.Server{ErrorLog: log.New(complaints{}, "", 0)}
+	server := &http.Server{ErrorLog: complaints.Log("")}
 	if protocol == "https" {
 		server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){} // no HTTP/2
 	}
@@ -164,15 +163,4 @@ func (s *servers) stop() {
 	for _, server := range s.grpcs {
 		server.Stop()
 	}
-}
-
-// complaints are what net/http says on standard error, except that a client closed connections that
-// it had not used: it dials one for each request that waits for an HTTP/2 connection, keeps the first.
-type complaints struct{}
-
-func (complaints) Write(line []byte) (int, error) {
-	if bytes.Contains(line, []byte("TLS handshake error")) {
-		return len(line), nil
-	}
-	return os.Stderr.Write(line)
 }

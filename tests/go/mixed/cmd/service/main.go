@@ -7,7 +7,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -23,6 +22,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"mixed/internal/complaints"
 	"mixed/internal/rpc"
 	"mixed/internal/witness"
 )
@@ -144,21 +144,9 @@ type httpServer struct {
 
 // overHTTP serves HTTP/1.1, or over TLS, where a certificate is given, HTTP/2.
 func overHTTP(handler http.Handler, opts options) server {
-	server := &http.Server{Handler: handler, ErrorLog: log.New(complaints{}, opts.name+": ", log.LstdFlags)}
+	server := &http.Server{Handler: handler, ErrorLog: complaints.Log(opts.name + ": ")}
 	limitFrames(server)
 	return httpServer{server, opts.cert, opts.key}
-}
-
-// complaints are what net/http has to say on standard error, except that a client closed connections
-// which it had not used: while there is no HTTP/2 connection yet, net/http dials one for each
-// request that waits, and keeps the first.
-type complaints struct{}
-
-func (complaints) Write(line []byte) (int, error) {
-	if bytes.Contains(line, []byte("TLS handshake error")) {
-		return len(line), nil
-	}
-	return os.Stderr.Write(line)
 }
 
 func (s httpServer) serve(listener net.Listener) error {

@@ -24,7 +24,7 @@ var Modes = []string{
 // Kinds say what is special about the request and about the calls it leads to.
 var Kinds = []string{
 	"get",       // nothing
-	"body",      // a body: empty, small, about 20 KiB or about 150 KiB
+	"body",      // a body: empty, small, about 20 KiB or about 90 KiB
 	"ownfirst",  // each service sets a traceparent of its own, before its other metadata
 	"ownmiddle", // the same, amid 20 other fields
 	"ownlast",   // the same, after 40 other fields
@@ -122,7 +122,7 @@ func (item Item) RequestBody() []byte {
 	if item.Kind != "body" {
 		return nil
 	}
-	sizes := []int{0, 37 + item.ID%50, 20<<10 + item.ID%1000, 150<<10 + item.ID%1000}
+	sizes := []int{0, 37 + item.ID%50, 20<<10 + item.ID%1000, 90<<10 + item.ID%1000}
 	return filler(fmt.Sprintf("body:%d", item.ID), sizes[item.ID/Cycle%len(sizes)])
 }
 

@@ -116,14 +116,15 @@ def build(
     trimpath: bool = True,
     experiment: str = "",
     arch: str = "amd64",
-    modfile: str = "",
+    modfile: str | Path = "go.mod",
     output_name: str | None = None,
 ) -> Path:
     """Build the Go command in `source_dir` and return the path of its binary.
 
     `cgo` needs gcc and links with libc; `strip` runs binutils' strip (`ldflags="-s -w"` is Go's own
-    way); `experiment` is GOEXPERIMENT. With `cgo` or `strip`, `arch` must be this machine's. `modfile` is
-    another go.mod within the module, for other versions of what it requires.
+    way); `experiment` is GOEXPERIMENT. With `cgo` or `strip`, `arch` must be this machine's.
+    `modfile`, absolute or within the module, stands in for its go.mod, and the .sum beside it for
+    go.sum: the same program with other versions of what it depends on.
 
     The result is named after the directory (or `output_name`) and a hash of the whole module's
     files and of how it is built. It appears at its path in one piece or not at all, so several
@@ -131,13 +132,14 @@ def build(
     """
     source_dir = source_dir.resolve()
     module = _module_of(source_dir)
+    chosen = (module / modfile).resolve()
     number = release(go)
     flags = [f"-buildmode={buildmode}", f"-ldflags={ldflags}", f"-tags={','.join(tags)}"]
     flags += ["-trimpath"] if trimpath else []
     settings = {"GOARCH": arch, "GOEXPERIMENT": experiment, "CGO_ENABLED": str(int(cgo))}
     name = output_name or source_dir.name
     how = [str(source_dir.relative_to(module)), *flags, *settings.values(), str(strip)]
-    how += [modfile] if modfile else []
+    how += [str(chosen.relative_to(module))] if chosen != module / "go.mod" else []
     binary = BUILD / number / f"{name}-{_fingerprint(module, how)}"
     if binary.exists():
         return binary
@@ -146,7 +148,7 @@ def build(
     binary.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=binary.parent, prefix=".building-") as directory:
         unfinished = Path(directory) / name
-        flags += _lowered(module, number, Path(directory), modfile)
+        flags += _modfile_flags(chosen, module, number, Path(directory))
         command = [str(find_go()), "build", *flags, "-o", str(unfinished), "."]
         failure = _run(command, BUILD_TIMEOUT, cwd=source_dir, env={**_environment(number), **settings})
         if failure is None and strip:
@@ -233,24 +235,22 @@ def _module_of(source_dir: Path) -> Path:
     return module
 
 
-def _lowered(module: Path, number: str, directory: Path, modfile: str = "") -> list[str]:
-    """Return the flags that let a toolchain build a module whose go.mod asks for a later one.
-
-    And that take another go.mod, if so wanted.
+def _modfile_flags(modfile: Path, module: Path, number: str, directory: Path) -> list[str]:
+    """Return the flags that make a toolchain take `modfile`, also where that asks for a later release.
 
     Go 1.21 and later refuse such a module. Saying less in go.mod itself would give every newer
     release the old behaviour of net/http (GODEBUG's defaults follow that line).
     """
-    source = module / (modfile or "go.mod")
-    text = source.read_text()
+    text = modfile.read_text()
     asked = re.search(r"^go (\d+)\.(\d+)", text, re.MULTILINE)
     own = tuple(int(part) for part in number.split(".")[:2])
-    if asked is None or (int(asked[1]), int(asked[2])) <= own:
-        return [f"-modfile={source}"] if modfile else []
-    replaced = re.sub(r"^go .*$", f"go {own[0]}.{own[1]}", text, flags=re.MULTILINE)
-    (directory / "go.mod").write_text(replaced)
-    if source.with_suffix(".sum").exists():
-        shutil.copy(source.with_suffix(".sum"), directory / "go.sum")
+    if asked is not None and (int(asked[1]), int(asked[2])) > own:
+        text = re.sub(r"^go .*$", f"go {own[0]}.{own[1]}", text, flags=re.MULTILINE)
+    elif modfile == module / "go.mod":
+        return []
+    (directory / "go.mod").write_text(text)  # a copy: go may rewrite the file that it is given
+    if modfile.with_suffix(".sum").exists():
+        shutil.copy(modfile.with_suffix(".sum"), directory / "go.sum")
     return [f"-modfile={directory / 'go.mod'}"]
 
 

@@ -87,7 +87,7 @@ def judge(
     `route` is what server spans must tell: nothing before Go 1.23, which has no Request.Pattern.
     """
     found = None if spans is None else list(spans)
-    return _Trial(list(driven), list(witness), found, propagated, route).verdict()
+    return Trial(list(driven), list(witness), found, propagated, route).verdict()
 
 
 def with_services(spans: Iterable[Json], pids: Mapping[str, int]) -> list[dict[str, Any]]:
@@ -109,7 +109,7 @@ def split(traceparent: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class _Call:
+class Call:
     """What is known about one outgoing call: who made it, and how its header comes about."""
 
     caller: str
@@ -118,8 +118,15 @@ class _Call:
     value: str | None  # the application's header, its own or passed on
 
 
-class _Trial:
-    """The work of `judge`, with everything indexed by request and service."""
+class Trial:
+    """The work of `judge`, with everything indexed by request and service.
+
+    Other chains of services override what is particular to this one: the names of the services, and
+    the methods that have no underscore.
+    """
+
+    services: Sequence[str] = SERVICES
+    verdict_type: type[Verdict] = Verdict
 
     def __init__(
         self,
@@ -134,20 +141,20 @@ class _Trial:
         self.propagated = propagated
         self.traced = spans is not None
         self.spans = spans or []
-        self.result = Verdict(requests=len(driven), spans=len(self.spans))
+        self.result = self.verdict_type(requests=len(driven), spans=len(self.spans))
         self.seen: dict[tuple[str, int], list[Json]] = defaultdict(list)
         for record in witness:
             self.seen[record["service"], record["id"]].append(record)
         self.found: dict[tuple[str, int, str], list[Json]] = defaultdict(list)
         for span in self.spans:
-            self._index(span)
+            self.index(span)
         # Traces begun by the tracer itself, with the services and requests that are in them.
         self.fresh: dict[str, list[tuple[str, int]]] = defaultdict(list)
 
     def verdict(self) -> Verdict:
         self._check_nothing_unknown_was_witnessed()
         for request in self.driven.values():
-            if self._check_answer(request):
+            if self.check_answer(request):
                 self._check_headers(request)
                 if self.traced:
                     self._check_spans(request)
@@ -162,12 +169,12 @@ class _Trial:
             if request_id not in self.driven:
                 self.result.add("failed_requests", f"{service} received request {request_id}: never sent")
 
-    def _check_answer(self, request: Json) -> bool:
+    def check_answer(self, request: Json) -> bool:
         """Return whether the request passed each service once, so that its headers can be judged."""
         if not request["ok"]:
             self.result.add("failed_requests", f"{_name(request)}: {request['error']}")
         complete = True
-        for service in SERVICES:
+        for service in self.services:
             times = len(self.seen[service, request["id"]])
             if times != 1:
                 complete = False
@@ -180,25 +187,28 @@ class _Trial:
 
     def _check_headers(self, request: Json) -> None:
         sent = [request["traceparent"]] if request["traceparent"] else []
-        self._check_application_header(request, "front", sent)
-        for call in self._calls(request):
-            if call.value is not None:
-                self._check_application_header(request, call.callee, [call.value])
-            elif not self.propagated:
-                self._check_application_header(request, call.callee, [])
-            else:
-                self._check_injected_header(request, call)
+        self._check_application_header(request, self.services[0], sent)
+        for call in self.calls(request):
+            self.check_call_header(request, call)
+
+    def check_call_header(self, request: Json, call: Call) -> None:
+        """Compare the header that a call arrived with to how it should have come about."""
+        if call.header == "injected":
+            self._check_injected_header(request, call)
+        else:
+            expected = [] if call.value is None else [call.value]
+            self._check_application_header(request, call.callee, expected)
 
     def _check_application_header(self, request: Json, service: str, expected: list[str]) -> None:
-        seen = self._headers(service, request["id"])
+        seen = self.headers(service, request["id"])
         if len(seen) > 1:
             self._add_duplicate(request, service, seen)
         elif seen != expected:
             sentence = f"{_name(request)}: {service} received {seen} instead of {expected}"
             self.result.add("altered_headers", sentence)
 
-    def _check_injected_header(self, request: Json, call: _Call) -> None:
-        seen = self._headers(call.callee, request["id"])
+    def _check_injected_header(self, request: Json, call: Call) -> None:
+        seen = self.headers(call.callee, request["id"])
         if len(seen) > 1:
             self._add_duplicate(request, call.callee, seen)
             return
@@ -221,21 +231,26 @@ class _Trial:
     # -- spans, by headers and by each other -------------------------------------------------
 
     def _check_spans(self, request: Json) -> None:
-        for service in SERVICES:
+        for service in self.services:
             self._check_there_is_one(request, service, "server")
             server = self._only_span(service, request, "server")
             if server is not None:
                 self._check_server_span(request, service, server)
-        for call in self._calls(request):
+        for call in self.calls(request):
             self._check_there_is_one(request, call.caller, "client")
             client = self._only_span(call.caller, request, "client")
             if client is not None:
                 self._check_client_span(request, call, client)
-        for span in self.found.get(("back", request["id"], "client"), []):
-            self.result.add("extra_spans", f"{_name(request)}: back calls nobody, but has {_short(span)}")
+        last = self.services[-1]
+        for span in self.found.get((last, request["id"], "client"), []):
+            self.result.add("extra_spans", f"{_name(request)}: {last} calls nobody, but has {_short(span)}")
 
     def _check_there_is_one(self, request: Json, service: str, kind: str) -> None:
         spans = self.found.get((service, request["id"], kind), [])
+        if not self.is_traced(service, kind):
+            for span in spans:
+                self.result.add("extra_spans", f"{_name(request)}: {_short(span)} of what is not traced")
+            return
         if not spans:
             self.result.add("missing_spans", f"{_name(request)}: no {kind} span of {service}")
         for span in spans[1:]:
@@ -245,7 +260,7 @@ class _Trial:
 
     def _check_server_span(self, request: Json, service: str, span: Json) -> None:
         """A server span continues what came in; without a header it begins a trace of its own."""
-        headers = self._headers(service, request["id"])
+        headers = self.headers(service, request["id"])
         if len(headers) == 1:
             trace, parent = split(headers[0])
             self._check_parent(request, span, trace, (parent,))
@@ -253,10 +268,10 @@ class _Trial:
             self._check_parent(request, span, span["trace_id"], (None,))
             self.fresh[span["trace_id"]].append((service, request["id"]))
         received = self.seen[service, request["id"]][0]
-        expected = {"route": self.route, "parent_remote": bool(headers)}
+        expected = {**self.server_details(request, service), "parent_remote": bool(headers)}
         self._check_details(request, span, expected, {"peer": received["remote"]})
 
-    def _check_client_span(self, request: Json, call: _Call, span: Json) -> None:
+    def _check_client_span(self, request: Json, call: Call, span: Json) -> None:
         """A client span is a child of its service's server span, unless the application did it all."""
         server = self._only_span(call.caller, request, "server")
         if call.header == "application":
@@ -267,11 +282,14 @@ class _Trial:
             self._check_parent(request, span, trace, parents, span_id)
         elif server is not None:
             self._check_parent(request, span, server["trace_id"], (server["span_id"],))
+        elif not self.is_traced(call.caller, "server"):
+            self._check_parent(request, span, span["trace_id"], (None,))
+            self.fresh[span["trace_id"]].append((call.caller, request["id"]))
         header = call.header
-        if header == "injected" and not self._headers(call.callee, request["id"]):
+        if header == "injected" and not self.headers(call.callee, request["id"]):
             header = "none"  # counted as not injected; the tracer should know it as well
         received = self.seen[call.callee, request["id"]][0]
-        expected = {"header": header, "parent_remote": False}
+        expected = {**self.client_details(request, call), "header": header, "parent_remote": False}
         self._check_details(request, span, expected, {"local": received["remote"]})
 
     def _check_parent(
@@ -293,15 +311,8 @@ class _Trial:
             self.result.add("wrong_parents", f"{_name(request)}: {_short(span)}: {', '.join(faults)}")
 
     def _check_details(self, request: Json, span: Json, exact: Json, if_known: Json) -> None:
-        expected = {
-            "path": f"/work/{request['id']}/{request['mode']}/{request['kind']}",
-            "method": _METHODS.get(request["kind"], "GET"),
-            "protocol": "http/1.1",
-            **exact,
-            **{key: value for key, value in if_known.items() if span.get(key) is not None},
-        }
-        if request["ok"]:
-            expected |= {"status": request["status"], "error": None}
+        known = {key: value for key, value in if_known.items() if span.get(key) is not None}
+        expected = {**exact, **known}
         faults = [
             f"{key} is {span.get(key)!r} instead of {value!r}"
             for key, value in expected.items()
@@ -335,40 +346,75 @@ class _Trial:
 
     # -- what is known about a request -------------------------------------------------------
 
-    def _calls(self, request: Json) -> Iterable[_Call]:
+    def calls(self, request: Json) -> Iterable[Call]:
         """Yield the calls that a request leads to, with how each call's header comes about."""
-        for caller, callee in itertools.pairwise(SERVICES):
-            incoming = self._headers(caller, request["id"])
-            if request["kind"] in ("own", "ownlower"):
-                yield _Call(caller, callee, "application", application_traceparent(caller, request["id"]))
+        for caller, callee in itertools.pairwise(self.services):
+            incoming = self.headers(caller, request["id"])
+            if self.sets_own(request):
+                yield Call(caller, callee, "application", application_traceparent(caller, request["id"]))
             elif request["kind"] == "proxy" and incoming:
-                yield _Call(caller, callee, "forwarded", incoming[0])
+                # Whoever does not see what comes in can only take it for the application's own.
+                seen = not self.traced or self.is_traced(caller, "server")
+                yield Call(caller, callee, "forwarded" if seen else "application", incoming[0])
             else:
-                yield _Call(caller, callee, "injected" if self.propagated else "none", None)
+                yield Call(caller, callee, "injected" if self.injects(caller) else "none", None)
+
+    def sets_own(self, request: Json) -> bool:
+        """Whether each service sets a header of its own for this request."""
+        return request["kind"] in ("own", "ownlower")
+
+    def injects(self, caller: str) -> bool:
+        """Whether the tracer was to inject headers into the calls of this service."""
+        return self.propagated
+
+    def is_traced(self, service: str, kind: str) -> bool:
+        """Whether the tracer was to report this side ("server" or "client") of this service."""
+        return True
+
+    def server_details(self, request: Json, service: str) -> dict[str, Any]:
+        """Return what the server span of a service must say, besides ids and headers."""
+        return {**self._details(request), "route": self.route}
+
+    def client_details(self, request: Json, call: Call) -> dict[str, Any]:
+        """Return what the client span of a call must say, besides ids and headers."""
+        return self._details(request)
+
+    def _details(self, request: Json) -> dict[str, Any]:
+        expected: dict[str, Any] = {
+            "path": f"/work/{request['id']}/{request['mode']}/{request['kind']}",
+            "method": _METHODS.get(request["kind"], "GET"),
+            "protocol": "http/1.1",
+        }
+        if request["ok"]:
+            expected |= {"status": request["status"], "error": None}
+        return expected
 
     def _given_ids(self) -> Iterable[tuple[str, str]]:
         """Yield trace and span id of every header that was made by driver or application."""
         for request in self.driven.values():
             if request["traceparent"]:
                 yield split(request["traceparent"])
-            if request["kind"] in ("own", "ownlower"):
-                for service in SERVICES[:-1]:
+            if self.sets_own(request):
+                for service in self.services[:-1]:
                     yield split(application_traceparent(service, request["id"]))
 
-    def _headers(self, service: str, request_id: int) -> list[str]:
+    def headers(self, service: str, request_id: int) -> list[str]:
         """Return the traceparent headers that a service received with a request."""
         return list(self.seen[service, request_id][0]["traceparent"])
 
     def _only_span(self, service: str, request: Json, kind: str) -> Json | None:
-        """Return the span, or the first if there are several."""
+        """Return the span, or the first if there are several; None where none may be."""
+        if not self.is_traced(service, kind):
+            return None
         spans = self.found.get((service, request["id"], kind), [])
         return spans[0] if spans else None
 
-    def _index(self, span: Json) -> None:
+    def index(self, span: Json) -> None:
+        """Find the request and the service that a span belongs to."""
         match = _PATH.fullmatch(span["path"] or "")
         if match is None or int(match[1]) not in self.driven:
             self.result.add("extra_spans", f"{_short(span)} belongs to no request")
-        elif span.get("service") not in SERVICES or span["kind"] not in ("server", "client"):
+        elif span.get("service") not in self.services or span["kind"] not in ("server", "client"):
             self.result.add("extra_spans", f"{_short(span)} is of no service of the chain")
         else:
             self.found[span["service"], int(match[1]), span["kind"]].append(span)

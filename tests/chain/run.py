@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import attrs
 
 import pytraceprop
 from tests.chain.judge import ROUTE, Verdict, judge, with_services
-from tests.chain.services import Chain, Programs, build_programs
+from tests.chain.services import Chain, Driven, Programs, build_programs
 from tools import golang
 
 SPANS_PER_REQUEST = 5  # three servers, two clients
@@ -29,13 +29,14 @@ _LAST_SPANS_SECONDS = 5.0
 
 @attrs.frozen
 class Run:
-    """What a traced run gave. `stats` and `propagation` are by service."""
+    """What a traced run gave. `stats`, `propagation` and `protocols` are by service."""
 
     attach_mode: str
     summary: dict[str, Any]
     verdict: Verdict
     stats: dict[str, dict[str, int]]
     propagation: dict[str, dict[str, Any]]
+    protocols: dict[str, dict[str, Any]]
     lockdown: dict[str, Any]
     tracer_stats: dict[str, int]
     errors: str  # what the services wrote to standard error
@@ -71,6 +72,38 @@ class Reader(threading.Thread):
         return self.spans + self._subscription.read()
 
 
+Attachments = Mapping[str, pytraceprop.Attachment]
+
+
+@attrs.frozen
+class Setup:
+    """Which services are run, how many spans each request gives, and who judges them.
+
+    The judge gets what was driven, witnessed and traced, and the attachments.
+    """
+
+    chain: type[Chain]
+    spans_per_request: Callable[[Attachments], int]
+    judge: Callable[[Driven, list[dict[str, Any]], list[dict[str, Any]], Attachments], Verdict]
+
+
+def expected_route(go: str) -> str:
+    """What server spans of HTTP tell in a program of this Go release."""
+    major, minor = go.split(".")[:2]
+    return ROUTE if (int(major), int(minor)) >= (1, 23) else ""  # Request.Pattern
+
+
+def _judge(
+    driven: Driven, witness: list[dict[str, Any]], spans: list[dict[str, Any]], attachments: Attachments
+) -> Verdict:
+    propagated = any(a.propagation["http/1.1"].method for a in attachments.values())
+    route = expected_route(attachments["front"].go)
+    return judge(driven.records, witness, spans, propagated=propagated, route=route)
+
+
+CHAIN = Setup(Chain, lambda _: SPANS_PER_REQUEST, _judge)
+
+
 def run(
     programs: Programs,
     requests: int,
@@ -78,33 +111,35 @@ def run(
     *,
     propagation: str = "auto",
     attach_mode: str | None = None,
+    setup: Setup = CHAIN,
 ) -> Run:
-    """Starts the chain, attaches to it, drives it, judges."""
-    with tempfile.TemporaryDirectory() as name, Chain(programs, Path(name)) as chain:
+    """Starts the services, attaches to them, drives them, judges."""
+    with tempfile.TemporaryDirectory() as name, setup.chain(programs, Path(name)) as chain:
         with pytraceprop.Tracer(propagation=propagation, attach_mode=attach_mode) as tracer:
             attachments = {service: tracer.attach(pid) for service, pid in chain.pids.items()}
-            propagated = any(a.propagation["http/1.1"].method for a in attachments.values())
             reader = Reader(tracer)
             reader.start()
             try:
                 driven = chain.drive(requests, concurrency=concurrency)
             finally:
-                spans = reader.finish(SPANS_PER_REQUEST * requests)
+                spans = reader.finish(setup.spans_per_request(attachments) * requests)
             stats = {service: a.stats() for service, a in attachments.items()}
             tracer_stats = tracer.stats()
             found = {
                 service: {k: attrs.asdict(v) for k, v in a.propagation.items()}
                 for service, a in attachments.items()
             }
+            protocols = {
+                service: {k: attrs.asdict(v) for k, v in a.protocols.items()}
+                for service, a in attachments.items()
+            }
             lockdown = tracer.environment.lockdown.as_dict()
             mode = tracer.core.attach_mode
         chain.stop()  # flushes what the services witnessed
         traced = with_services((span.as_dict() for span in spans), chain.pids)
-        major, minor = attachments["front"].go.split(".")[:2]
-        route = ROUTE if (int(major), int(minor)) >= (1, 23) else ""  # Request.Pattern
-        verdict = judge(driven.records, chain.witness(), traced, propagated=propagated, route=route)
+        verdict = setup.judge(driven, chain.witness(), traced, attachments)
         errors = chain.errors()
-    return Run(mode, driven.summary, verdict, stats, found, lockdown, tracer_stats, errors)
+    return Run(mode, driven.summary, verdict, stats, found, protocols, lockdown, tracer_stats, errors)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,7 +154,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     programs = build_programs(options.go, **golang.FORMS[options.form])
     result = run(programs, options.requests, options.concurrency, propagation=options.propagation)
-    if options.json:
+    return show(result, as_json=options.json)
+
+
+def show(result: Run, *, as_json: bool) -> int:
+    """Prints a run; the exit status that it deserves."""
+    if as_json:
         print(json.dumps(result.as_dict()))
     else:
         print(json.dumps(result.summary))

@@ -75,12 +75,15 @@ def build_programs(go: str = "1.27", **form: Any) -> Programs:
 
 
 class Chain:
-    """The three running services; a context manager. All files go into `directory`."""
+    """The running services; a context manager. All files go into `directory`."""
+
+    #: Their names in the order in which a request passes them.
+    services: Sequence[str] = SERVICES
 
     def __init__(self, programs: Programs, directory: Path) -> None:
         self.programs = programs
         self.directory = directory
-        self._services: dict[str, _Service] = {}
+        self._services: dict[str, Service] = {}
 
     def __enter__(self) -> Chain:
         try:
@@ -108,15 +111,38 @@ class Chain:
             timeout=READY_TIMEOUT,
             stdin=subprocess.DEVNULL,
         )
-        cert, key = str(certificates / "server.pem"), str(certificates / "server-key.pem")
-        back = self._start("back")
-        middle = self._start("middle", "-next", f"http://{back.address}", "-cert", cert, "-key", key)
-        self._start("front", "-next", f"https://{middle.address}", "-ca", str(certificates / "ca.pem"))
+        for name in reversed(self.services):
+            self._start(name, *self._options(name))
+
+    def _options(self, name: str) -> list[str]:
+        """Return what a service is told: whom to call, which certificate to show or to trust."""
+        following = self.address_of_next(name)
+        return {
+            "front": ["-next", f"https://{following}", *self.trusting],
+            "middle": ["-next", f"http://{following}", *self.certified],
+            "back": [],
+        }[name]
+
+    def address_of_next(self, name: str) -> str:
+        """Return the address of the service that this one calls; empty for the last."""
+        following = self.services.index(name) + 1
+        return self._services[self.services[following]].address if following < len(self.services) else ""
+
+    @property
+    def certified(self) -> list[str]:
+        """The options of a service that serves TLS."""
+        certificates = self.directory / "certificates"
+        return ["-cert", str(certificates / "server.pem"), "-key", str(certificates / "server-key.pem")]
+
+    @property
+    def trusting(self) -> list[str]:
+        """The options of a service that calls over TLS."""
+        return ["-ca", str(self.directory / "certificates" / "ca.pem")]
 
     def stop(self) -> None:
         """End the services in an orderly way and wait for them; nothing happens a second time."""
         try:
-            for name in SERVICES:  # who calls ends before who is called
+            for name in self.services:  # who calls ends before who is called
                 service = self._services.get(name)
                 if service is not None:
                     service.stop()
@@ -130,8 +156,8 @@ class Chain:
 
     @property
     def url(self) -> str:
-        """The base URL of the front service."""
-        return f"http://{self._services['front'].address}"
+        """The base URL of the first service."""
+        return f"http://{self._services[self.services[0]].address}"
 
     def drive(self, requests: int, *, concurrency: int = 16, seed: int = 1, timeout: float = 600.0) -> Driven:
         """Send requests with the ids 0 to `requests` - 1 and return what came of them."""
@@ -153,15 +179,14 @@ class Chain:
 
     def witness(self) -> list[dict[str, Any]]:
         """Return what the services received; complete after `stop`, else up to 0.1 s behind."""
-        paths = [service.witness for service in self._services.values()]
-        return [record for path in paths for record in _read_lines(path)]
+        return [record for service in self._services.values() for record in service.records()]
 
     def errors(self) -> str:
         """Return what the services wrote to standard error."""
         return "".join(service.errors.read_text() for service in self._services.values())
 
-    def _start(self, name: str, *options: str) -> _Service:
-        service = _Service(name, self.programs.service, self.directory, options)
+    def _start(self, name: str, *options: str) -> Service:
+        service = Service(name, self.programs.service, self.directory, options)
         self._services[name] = service
         service.wait_until_ready()
         return service
@@ -171,7 +196,7 @@ class Chain:
             service.kill()
 
 
-class _Service:
+class Service:
     """One running service."""
 
     def __init__(self, name: str, binary: Path, directory: Path, options: Sequence[str]) -> None:
@@ -183,7 +208,7 @@ class _Service:
         with self.errors.open("w") as errors:
             self.process = subprocess.Popen(
                 [binary, "-name", name, "-witness", self.witness, *options],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
@@ -202,19 +227,47 @@ class _Service:
             return
         self.process.terminate()
         try:
-            status = self.process.wait(STOP_TIMEOUT)
+            status = self._wait_and_close(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             self.kill()
             raise ChainError(f"{self.name} did not end within {STOP_TIMEOUT:.0f} seconds") from None
-        self._output.close()
         if status != 0:
             raise ChainError(f"{self.name} ended with status {status}: {self.errors.read_text()}")
 
     def kill(self) -> None:
         """End the process at once, whatever its state; an ended one stays as it is."""
         self.process.kill()
-        self.process.wait()
+        self._wait_and_close(None)
+
+    def tell(self, line: str) -> None:
+        """Write a line to the process's standard input."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
+    def finish(self, timeout: float) -> str:
+        """Wait until the process ends by itself, and return what it has written since it was ready."""
+        try:
+            output, _ = self.process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise ChainError(f"{self.name} did not end within {timeout:.0f} seconds") from None
+        if self.process.returncode != 0:
+            raise ChainError(
+                f"{self.name} ended with status {self.process.returncode}: {self.errors.read_text()}"
+            )
+        return output
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return what the process has witnessed so far."""
+        return _read_lines(self.witness)
+
+    def _wait_and_close(self, timeout: float | None) -> int:
+        status = self.process.wait(timeout)
         self._output.close()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        return status
 
     @property
     def _output(self) -> IO[str]:

@@ -32,7 +32,7 @@ NEWEST = "1.85.0"
 
 def build(version: str = NEWEST) -> Path:
     """The program with that version of grpc."""
-    modfile = "" if version == NEWEST else f"versions/grpc-{version}.mod"
+    modfile = "go.mod" if version == NEWEST else f"versions/grpc-{version}.mod"
     return golang.build(SOURCES, VERSIONS[version], modfile=modfile)
 
 

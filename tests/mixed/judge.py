@@ -73,17 +73,19 @@ def judge(
     *,
     tracing: Tracing | None = None,
     route: str = ROUTE,
+    http2_route: str = ROUTE,
 ) -> MixedVerdict:
     """Compare what was driven, witnessed and traced.
 
     `spans` is None for a run without tracer, in which nothing may be injected; else each has its
     `service` (`tests.chain.judge.with_services`). `route` is what server spans of HTTP must tell:
-    nothing before Go 1.23, which has no Request.Pattern.
+    nothing before Go 1.23, which has no Request.Pattern. `http2_route` is the same of those over HTTP/2:
+    nothing since Go 1.27, where what HTTP/2 serves is not the Request that the handler gets.
     """
     if tracing is None:
         tracing = NOTHING if spans is None else Tracing()
     found = None if spans is None else list(spans)
-    verdict = _MixedTrial(list(driven), list(witness), found, tracing, route).verdict()
+    verdict = _MixedTrial(list(driven), list(witness), found, tracing, (route, http2_route)).verdict()
     assert isinstance(verdict, MixedVerdict)
     return verdict
 
@@ -94,9 +96,15 @@ class _MixedTrial(Trial):
     result: MixedVerdict
 
     def __init__(
-        self, driven: list[Json], witness: list[Json], spans: list[Json] | None, tracing: Tracing, route: str
+        self,
+        driven: list[Json],
+        witness: list[Json],
+        spans: list[Json] | None,
+        tracing: Tracing,
+        routes: tuple[str, str],
     ) -> None:
         self.tracing = tracing
+        route, self.http2_route = routes
         received = [record for record in witness if record["event"] == "received"]
         self.called: dict[tuple[str, int], list[Json]] = defaultdict(list)
         self.by_goroutine: dict[tuple[str, str, int], list[Json]] = defaultdict(list)
@@ -166,7 +174,7 @@ class _MixedTrial(Trial):
     def server_details(self, request: Json, service: str) -> dict[str, Any]:
         expected = self._span_details(request, self.seen[service, request["id"]][0])
         if SERVES[service] != "grpc":
-            expected["route"] = self.route
+            expected["route"] = self.http2_route if SERVES[service] == "http/2" else self.route
         return expected
 
     def client_details(self, request: Json, call: Call) -> dict[str, Any]:

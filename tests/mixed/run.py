@@ -48,9 +48,10 @@ def _judge(
     driven: Driven, witness: list[dict[str, Any]], spans: list[dict[str, Any]], attachments: Attachments
 ) -> Verdict:
     tracing = tracing_of(attachments)
-    return judge(
-        driven.records, witness, spans, tracing=tracing, route=expected_route(attachments["front"].go)
-    )
+    route = expected_route(attachments["front"].go)
+    minor = int(attachments["gateway"].go.split(".")[1])
+    http2_route = route if minor < 27 else ""
+    return judge(driven.records, witness, spans, tracing=tracing, route=route, http2_route=http2_route)
 
 
 MIXED = Setup(MixedChain, _spans_per_request, _judge)

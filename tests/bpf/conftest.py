@@ -24,9 +24,12 @@ SOURCES = Path(__file__).resolve().parent.parent / "go" / "cases"
 class Cases:
     """The running program of tests/go/cases, or another that is driven in the same way."""
 
-    def __init__(self, go: str = "1.27", sources: Path = SOURCES) -> None:
+    def __init__(self, go: str = "1.27", sources: Path = SOURCES, modfile: str = "") -> None:
         self.process = subprocess.Popen(
-            [golang.build(sources, go)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            [golang.build(sources, go, modfile=modfile)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
         assert self.process.stdout is not None
         assert select.select([self.process.stdout], [], [], 60)[0], "the program does not start"

@@ -40,6 +40,7 @@ FUNCTIONS = (
             "serverConn).runHandler.func2",
             "responseWriter).handlerDone",
             "Transport).RoundTripOpt",
+            "Transport).roundTripOpt",
             "ClientConn).writeHeaders",
             "Framer).WriteHeaders",
         )

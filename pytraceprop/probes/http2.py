@@ -45,8 +45,9 @@ _SERVER_MARKS = (("serverConn", "processHeaders"), ("serverConn", "runHandler"))
 _CLIENT_MARKS = (
     ("clientStream", "encodeAndWriteHeaders"),
     ("ClientConn", "writeHeaders"),
-    ("ClientConn", "roundTrip"),
 )
+#: What tries a request, again if need be: the last one in golang.org/x/net of 2026.
+_TRIES = ("RoundTripOpt", "roundTripOpt", "roundTripViaPool")
 
 
 class SiteKind(IntEnum):
@@ -157,8 +158,7 @@ def _functions(copy: Copy) -> list[str]:
         ("serverConn", "newWriterAndRequest"),
         ("serverConn", "runHandler"),
         ("responseWriter", "handlerDone"),
-        ("Transport", "RoundTripOpt"),
-        ("Transport", "roundTripOpt"),
+        *(("Transport", name) for name in _TRIES),
         ("ClientConn", "RoundTrip"),
         ("ClientConn", "roundTrip"),
         ("ClientConn", "writeHeaders"),
@@ -271,7 +271,7 @@ def _round_trip(executable: Executable, copy: Copy) -> tuple[Code, int]:
     """The function that tries a request, again if need be, and where it hands it to a connection."""
     callees = [copy.method("ClientConn", name) for name in ("roundTrip", "RoundTrip")]
     called = [executable.function(name) for name in callees if executable.has_function(name)]
-    names = [copy.method("Transport", name) for name in ("RoundTripOpt", "roundTripOpt")]
+    names = [copy.method("Transport", name) for name in _TRIES]
     codes = [executable.code(name) for name in names if executable.has_function(name)]
     found = [(code, call) for code in codes for function in called for call in code.calls(function)]
     if len(found) != 1:

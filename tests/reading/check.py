@@ -27,7 +27,7 @@ _HTTP2 = ("net/http.(*http2", "net/http/internal/http2.(*", "golang.org/x/net/ht
 
 #: In which functions a site may be, and which ones its instruction calls; none: it is no call.
 _RUN_HANDLER = "serverConn).runHandler"
-_ROUND_TRIP_OPT = ("Transport).RoundTripOpt", "Transport).roundTripOpt")
+_ROUND_TRIP_OPT = tuple(f"Transport).{name}" for name in ("RoundTripOpt", "roundTripOpt", "roundTripViaPool"))
 _HTTP2_SITES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "server_start": ((_RUN_HANDLER,), ()),
     "server_end": ((f"{_RUN_HANDLER}.func1", f"{_RUN_HANDLER}.func2"), ("responseWriter).handlerDone",)),

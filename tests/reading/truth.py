@@ -41,6 +41,7 @@ FUNCTIONS = (
             "responseWriter).handlerDone",
             "Transport).RoundTripOpt",
             "Transport).roundTripOpt",
+            "Transport).roundTripViaPool",
             "ClientConn).writeHeaders",
             "Framer).WriteHeaders",
         )

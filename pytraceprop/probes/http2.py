@@ -15,7 +15,7 @@ import attrs
 
 from pytraceprop.errors import ExecutableError, MalformedExecutable
 from pytraceprop.go import Executable
-from pytraceprop.go.sites import SiteMissing
+from pytraceprop.go.sites import Code, SiteMissing
 from pytraceprop.go.types import TypeMissing
 from pytraceprop.probes import http1
 from pytraceprop.probes.plan import ProtocolPlan, Side, Site
@@ -38,6 +38,16 @@ _REQUEST_FIELDS = (
     ("host", "Host", "Host"),
     ("context", "ctx", "Context"),
 )
+
+
+#: What only an implementation has: from Go 1.27 on, golang.org/x/net/http2 is a wrapper of net/http.
+_SERVER_MARKS = (("serverConn", "processHeaders"), ("serverConn", "runHandler"))
+_CLIENT_MARKS = (
+    ("clientStream", "encodeAndWriteHeaders"),
+    ("ClientConn", "writeHeaders"),
+)
+#: What tries a request, again if need be: the last one in golang.org/x/net of 2026.
+_TRIES = ("RoundTripOpt", "roundTripOpt", "roundTripViaPool")
 
 
 class SiteKind(IntEnum):
@@ -122,9 +132,9 @@ def read(executable: Executable, common_reason: str = "") -> Http2Plan:
     server = _Reader(executable, "server", layouts)
     client = _Reader(executable, "client", layouts)
     for copy in COPIES:
-        if executable.has_function(copy.method("serverConn", "processHeaders")):
+        if _has_any(executable, copy, _SERVER_MARKS):
             server.read(copy, _read_server, _count_server)
-        if executable.has_function(copy.method("Transport", "RoundTripOpt")):
+        if _has_any(executable, copy, _CLIENT_MARKS):
             client.read(copy, _read_client, _count_client)
     if client.sites:
         fields = http1.read_writer(executable)
@@ -137,6 +147,10 @@ def read(executable: Executable, common_reason: str = "") -> Http2Plan:
     )
 
 
+def _has_any(executable: Executable, copy: Copy, marks: tuple[tuple[str, str], ...]) -> bool:
+    return any(executable.has_function(copy.method(*mark)) for mark in marks)
+
+
 def _functions(copy: Copy) -> list[str]:
     deferred = [copy.method("serverConn", f"runHandler.{name}") for name in ("func1", "func2")]
     methods = (
@@ -144,7 +158,7 @@ def _functions(copy: Copy) -> list[str]:
         ("serverConn", "newWriterAndRequest"),
         ("serverConn", "runHandler"),
         ("responseWriter", "handlerDone"),
-        ("Transport", "RoundTripOpt"),
+        *(("Transport", name) for name in _TRIES),
         ("ClientConn", "RoundTrip"),
         ("ClientConn", "roundTrip"),
         ("ClientConn", "writeHeaders"),
@@ -253,6 +267,19 @@ def _read_server(executable: Executable, copy: Copy, layout: dict[str, Any]) -> 
     ]
 
 
+def _round_trip(executable: Executable, copy: Copy) -> tuple[Code, int]:
+    """The function that tries a request, again if need be, and where it hands it to a connection."""
+    callees = [copy.method("ClientConn", name) for name in ("roundTrip", "RoundTrip")]
+    called = [executable.function(name) for name in callees if executable.has_function(name)]
+    names = [copy.method("Transport", name) for name in _TRIES]
+    codes = [executable.code(name) for name in names if executable.has_function(name)]
+    found = [(code, call) for code in codes for function in called for call in code.calls(function)]
+    if len(found) != 1:
+        what = f"{names[0]} calls {callees[1]} {len(found)} times where once was expected"
+        raise SiteMissing(executable.image.path, what)
+    return found[0]
+
+
 def _read_client(executable: Executable, copy: Copy, layout: dict[str, Any]) -> list[tuple[SiteKind, int]]:
     types = executable.types
     stream, conn = copy.type("clientStream"), copy.type("ClientConn")
@@ -273,13 +300,8 @@ def _read_client(executable: Executable, copy: Copy, layout: dict[str, Any]) -> 
     layout["conn_encoder"] = encoder.offset
     layout["encoder_table"] = table.offset + maximum.offset
 
-    round_trip = executable.code(copy.method("Transport", "RoundTripOpt"))
-    names = [copy.method("ClientConn", name) for name in ("roundTrip", "RoundTrip")]
-    callees = [executable.function(name) for name in names if executable.has_function(name)]
-    starts = [call for callee in callees for call in round_trip.calls(callee)]
-    if len(starts) != 1:
-        raise round_trip.missing(f"calls ClientConn.RoundTrip {len(starts)} times where once was expected")
-    end, _ = round_trip.test_after(starts[0], _ERROR)
+    round_trip, start = _round_trip(executable, copy)
+    end, _ = round_trip.test_after(start, _ERROR)
 
     write = executable.code(copy.method("ClientConn", "writeHeaders"))
     site = write.only_call(executable.function(copy.method("Framer", "WriteHeaders")))
@@ -292,7 +314,7 @@ def _read_client(executable: Executable, copy: Copy, layout: dict[str, Any]) -> 
     layout["write_stream"] = frame.caller + encode.argument_slot(0)
     layout["write_request"] = frame.caller + encode.argument_slot(1)
     return [
-        (SiteKind.CLIENT_START, starts[0]),
+        (SiteKind.CLIENT_START, start),
         (SiteKind.CLIENT_WRITE, site),
         (SiteKind.CLIENT_END, end),
         *((SiteKind.CLIENT_FAIL, ret) for ret in round_trip.nil_returns()),  # rare: stepping is no matter

@@ -19,8 +19,16 @@ SOURCES = Path(__file__).resolve().parent.parent / "go" / "http2cases"
 OWN = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
 INCOMING = "00-aaaabbbbccccddddeeeeffff00001111-1234567812345678-01"
 
-#: Go releases: before and after the function roundTrip was split off, with the bundle, without it.
-RELEASES = ("1.19", "1.21", "1.24", "1.26", "1.27")
+#: Go releases (before and after ClientConn.roundTrip came, with net/http's bundle, and without), each with
+#: another golang.org/x/net: old ones, and one that is a wrapper of net/http from Go 1.27 on.
+PROGRAMS = (
+    ("1.19", "versions/xnet-0.17.0.mod"),
+    ("1.21", ""),
+    ("1.24", ""),
+    ("1.26", "versions/xnet-0.60.0.mod"),
+    ("1.27", ""),
+    ("1.27", "versions/xnet-0.60.0.mod"),
+)
 SPELLINGS = ("call", "xnet")
 
 
@@ -80,13 +88,14 @@ class Http2(Traced):
                 assert (client.peer, client.local) == (span.local, span.peer)
 
 
-@pytest.fixture(scope="module", params=RELEASES)
+@pytest.fixture(scope="module", params=PROGRAMS, ids=lambda program: f"{program[0]}-{program[1][9:-4]}")
 def program(request: pytest.FixtureRequest) -> Iterator[tuple[str, Traced]]:
     require("needs root")
-    cases = Cases(request.param, SOURCES)
+    go, modfile = request.param
+    cases = Cases(program=golang.build(SOURCES, go, modfile=modfile or "go.mod"))
     try:
         with pytraceprop.Tracer() as tracer:
-            yield request.param, Traced(cases, tracer, tracer.attach(cases.pid))
+            yield go, Traced(cases, tracer, tracer.attach(cases.pid))
     finally:
         cases.stop()
 
@@ -117,8 +126,9 @@ def test_a_call_is_the_child_of_the_request_that_makes_it(http2: Http2, kind: st
         assert client.host == server.host == client.peer == server.local
         assert client.method == server.method == ("POST" if kind in ("post", "trailer") else "GET")
         assert client.start_ns < server.start_ns < server.end_ns
-        if http2.go in ((1, 24), (1, 26)) or (http2.go == (1, 27) and http2.spelling == "xnet"):
-            assert server.route == "/echo/"  # Request.Pattern, of the Request that was served
+        assert server.route in ("", "/echo/")
+        if http2.go in ((1, 24), (1, 26)):  # before, no Request.Pattern; after, not in the request of http2
+            assert server.route == "/echo/"
     assert "http2_client_untraced" not in http2.counted()
 
 
@@ -233,26 +243,58 @@ def test_http2_without_tls_is_traced_alike(http2: Http2) -> None:
 def test_a_request_tried_again_is_one_call(http2: Http2) -> None:
     if http2.spelling == "call":
         return  # only golang.org/x/net has the parts that such a server is made of
-    seen = http2.call("refused")
-    outer, client = http2.spans(2)
-    assert (seen[0]["status"], client.status, client.error) == (200, 200, None)
-    assert (client.path, client.parent_span_id) == ("/echo/refused", outer.span_id)
-    assert http2.counted()["call_retried"] == 1
-    if http2.injects:
-        assert seen[0]["traceparent"] == [client.trace_context.traceparent]
-    else:
-        assert seen[0]["traceparent"] == []
+    for refusals in (1, 2):
+        seen = http2.call("refused", refusals)
+        outer, client = http2.spans(2)
+        assert (seen[0]["status"], client.status, client.error) == (200, 200, None)
+        assert (client.path, client.parent_span_id) == ("/echo/frames", outer.span_id)
+        assert seen[0]["traceparent"] == ([client.trace_context.traceparent] if http2.injects else [])
+    assert http2.counted()["call_retried"] == 3
 
 
-def test_a_header_that_cannot_be_added_is_counted_by_its_reason(http2: Http2) -> None:
-    for kind, size, reason in (
-        ("sized", 40_000, "not_injected_continuation"),
-        ("small", 1000, "not_injected_list_limit"),
-    ):
-        before = http2.counted()
-        seen = http2.call(kind, size)
-        _, clients, servers = http2.sides(1 + 2 * len(seen))
-        http2.check_headers(seen, clients, servers, missing=len(seen))
-        counted = http2.counted()
-        reason = reason if http2.injects else "not_injected_off"
-        assert counted[reason] - before.get(reason, 0) == len(seen)
+def test_frames_are_as_large_as_the_peer_allows_and_no_larger(http2: Http2) -> None:
+    if http2.spelling == "call":
+        return
+    seen = {size: http2.call("frames", size)[0] for size in range(16_120, 16_440, 20)}
+    clients = [span for span in http2.spans(2 * len(seen)) if span.kind == "client"]
+    assert {one["status"] for one in seen.values()} == {200}
+    assert {span.status for span in clients} == {200}
+    if not http2.injects:
+        return
+    with_header = [size for size, one in seen.items() if one["traceparent"]]
+    assert with_header == list(range(16_120, max(with_header) + 1, 20))
+    assert all(len(seen[size]["traceparent"]) == 1 for size in with_header)
+    counted = http2.counted()
+    assert counted["injected"] == len(with_header)
+    assert counted["not_injected_frame_limit"] in (3, 4)  # of 20 bytes: our field has 69
+    assert len(with_header) + counted["not_injected_frame_limit"] < len(seen)
+    assert counted["not_injected_continuation"] == (
+        len(seen) - len(with_header) - counted["not_injected_frame_limit"]
+    )
+
+
+def test_a_list_of_fields_is_as_large_as_the_peer_allows_and_no_larger(http2: Http2) -> None:
+    http2.call("small")  # before, the client may not know the limit: 4416 bytes, of which names take some
+    http2.sides(3)
+    before = http2.counted()
+    sizes = range(3000, 4400, 100)
+    seen = [http2.call("small", size)[0] for size in sizes]
+    failed = [one for one in seen if one["error"]]  # by the client, which adds up what it knows of
+    assert {one["status"] for one in seen if not one["error"]} == {200}  # and not 431
+    list(http2.tracer.spans(timeout=0.3))
+    assert 0 < len(failed) < len(seen)
+    counted = http2.counted()
+    reason = "not_injected_list_limit" if http2.injects else "not_injected_off"
+    # Fields that the connection's table holds may be as large as that table: then nothing is added.
+    injected = counted.get("injected", 0) - before.get("injected", 0)
+    assert counted[reason] - before.get(reason, 0) + injected == len(seen) - len(failed)
+    assert [one for one in seen if one["traceparent"]] == seen[:injected]
+
+
+def test_thousands_of_calls_at_once_are_each_told_apart(http2: Http2) -> None:
+    for _ in range(10):
+        seen = http2.call("many", 200)
+        outer, clients, servers = http2.sides(401)
+        http2.check_headers(seen, clients, servers)
+        assert {span.parent_span_id for span in clients} == {outer.span_id}
+        assert {one["status"] for one in seen} == {200}

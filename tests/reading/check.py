@@ -27,15 +27,15 @@ _HTTP2 = ("net/http.(*http2", "net/http/internal/http2.(*", "golang.org/x/net/ht
 
 #: In which functions a site may be, and which ones its instruction calls; none: it is no call.
 _RUN_HANDLER = "serverConn).runHandler"
-_ROUND_TRIP_OPT = "Transport).RoundTripOpt"
+_ROUND_TRIP_OPT = tuple(f"Transport).{name}" for name in ("RoundTripOpt", "roundTripOpt", "roundTripViaPool"))
 _HTTP2_SITES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "server_start": ((_RUN_HANDLER,), ()),
     "server_end": ((f"{_RUN_HANDLER}.func1", f"{_RUN_HANDLER}.func2"), ("responseWriter).handlerDone",)),
     "server_unwind": ((f"{_RUN_HANDLER}.func1", f"{_RUN_HANDLER}.func2"), ("runtime.gorecover",)),
-    "client_start": ((_ROUND_TRIP_OPT,), ("ClientConn).RoundTrip", "ClientConn).roundTrip")),
+    "client_start": (_ROUND_TRIP_OPT, ("ClientConn).RoundTrip", "ClientConn).roundTrip")),
     "client_write": (("ClientConn).writeHeaders",), ("Framer).WriteHeaders",)),
-    "client_end": ((_ROUND_TRIP_OPT,), ()),
-    "client_fail": ((_ROUND_TRIP_OPT,), ()),
+    "client_end": (_ROUND_TRIP_OPT, ()),
+    "client_fail": (_ROUND_TRIP_OPT, ()),
 }
 
 

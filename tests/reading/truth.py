@@ -40,6 +40,8 @@ FUNCTIONS = (
             "serverConn).runHandler.func2",
             "responseWriter).handlerDone",
             "Transport).RoundTripOpt",
+            "Transport).roundTripOpt",
+            "Transport).roundTripViaPool",
             "ClientConn).writeHeaders",
             "Framer).WriteHeaders",
         )

@@ -23,7 +23,7 @@ type caller struct {
 	smallClient *http.Client
 	fresh       func() *http.Client // with no connection yet
 	plaintext   func(ctx context.Context, path string) outcome
-	refused     func(ctx context.Context) outcome // by a server that refuses the first stream
+	frames      func(ctx context.Context, refusals, filler int) outcome
 }
 
 func trusting(roots *x509.CertPool) *tls.Config { return &tls.Config{RootCAs: roots} }
@@ -118,8 +118,12 @@ func (c *caller) serve(w http.ResponseWriter, r *http.Request, kind string) {
 			seen[0] = c.plaintext(ctx, "/echo/plaintext")
 		}
 	case "refused":
-		if c.refused != nil {
-			seen[0] = c.refused(ctx)
+		if c.frames != nil {
+			seen[0] = c.frames(ctx, number, 0)
+		}
+	case "frames":
+		if c.frames != nil {
+			seen[0] = c.frames(ctx, 0, number)
 		}
 	}
 	json.NewEncoder(w).Encode(seen)

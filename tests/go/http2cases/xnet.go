@@ -26,7 +26,7 @@ func newXnet(mux *http.ServeMux) *caller {
 	}
 	return &caller{
 		url: server.URL, client: fresh(), smallURL: small.URL, smallClient: fresh(), fresh: fresh,
-		plaintext: xnetPlaintext(mux), refused: refused,
+		plaintext: xnetPlaintext(mux), frames: frames,
 	}
 }
 
@@ -60,15 +60,15 @@ func xnetPlaintext(mux *http.ServeMux) func(context.Context, string) outcome {
 	}
 }
 
-// refused calls a server that refuses the first stream of the first connection: the transport tries again.
-func refused(ctx context.Context) outcome {
+// frames calls a server that knows frames, not HTTP, and refuses the first streams. It allows frames of
+// 16384 bytes. The request has a header of so many bytes, of a letter that no coding makes shorter.
+func frames(ctx context.Context, refusals int, filler int) outcome {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return outcome{Error: err.Error()}
 	}
 	defer listener.Close()
 	var lock sync.Mutex
-	answered := false
 	go func() {
 		for {
 			conn, err := listener.Accept()
@@ -78,15 +78,15 @@ func refused(ctx context.Context) outcome {
 			go serveFrames(conn, func() bool {
 				lock.Lock()
 				defer lock.Unlock()
-				before := answered
-				answered = true
-				return before
+				refusals--
+				return refusals < 0
 			})
 		}
 	}()
 	transport := plain()
 	defer transport.CloseIdleConnections()
-	request, _ := http.NewRequestWithContext(ctx, "GET", "http://"+listener.Addr().String()+"/echo/refused", nil)
+	request, _ := http.NewRequestWithContext(ctx, "GET", "http://"+listener.Addr().String()+"/echo/frames", nil)
+	request.Header.Set("X-Filler", strings.Repeat("&", filler))
 	return outcomeOf((&http.Client{Transport: transport}).Do(request))
 }
 
@@ -125,7 +125,7 @@ func serveFrames(conn net.Conn, accepts func() bool) {
 			framer.WriteHeaders(http2.HeadersFrameParam{
 				StreamID: frame.StreamID, BlockFragment: []byte(block.String()), EndHeaders: true,
 			})
-			framer.WriteData(frame.StreamID, true, []byte(`{"traceparent":[`+strings.Join(values, ",")+`]}`))
+			framer.WriteData(frame.StreamID, true, []byte(`{"proto":"HTTP/2.0","traceparent":[`+strings.Join(values, ",")+`]}`))
 		}
 	}
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 
+from pytraceprop.errors import UnsupportedExecutable
 from pytraceprop.go import Executable
 from pytraceprop.go.maps import read_map_layout
 from pytraceprop.go.types import INTERFACE, MAP, POINTER, STRUCT, Field, TypeMissing
@@ -82,18 +83,16 @@ def read(executable: Executable, without: str) -> tuple[dict[str, int], Protocol
             *(caller + deferred for caller in _CALLERS for deferred in ("", *_DEFERRED)),
         )
     )
-    if without:
-        neither = Side(reason=without)
-        return {}, ProtocolPlan(client=neither, server=neither)
     layout: dict[str, int] = {}
-    server = _with_layout(executable, layout, _HANDLE_STREAM, _read_server)
-    client = _with_layout(executable, layout, _NEW_STREAM, _read_client)
+    server = _with_layout(executable, layout, without, _HANDLE_STREAM, _read_server)
+    client = _with_layout(executable, layout, without, _NEW_STREAM, _read_client)
     return layout, ProtocolPlan(client=client, server=server)
 
 
 def _with_layout(
     executable: Executable,
     layout: dict[str, int],
+    without: str,
     essential: str,
     read_sites: Callable[[Executable, dict[str, int]], list[tuple[SiteKind, int]]],
 ) -> Side:
@@ -101,6 +100,8 @@ def _with_layout(
 
     def read_side() -> list[Site]:
         executable.function(essential)  # before anything else, for the reason of a program without grpc
+        if without:
+            raise UnsupportedExecutable(executable.image.path, without)
         found: dict[str, int] = {}
         _read_common(executable, found)
         sites = read_sites(executable, found)

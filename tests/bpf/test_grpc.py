@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -253,3 +254,23 @@ def test_a_call_costs_four_traps_and_a_request_three(grpc: TracedGrpc) -> None:
 def test_nothing_is_left_behind(grpc: TracedGrpc) -> None:
     assert grpc.attachment.stats()["abandoned"] == 0
     assert grpc.tracer.core.forget(grpc.attachment.incarnation) == 0
+
+
+def test_attaching_and_detaching_under_load_harms_no_call() -> None:
+    require("needs root")
+    with traced_program() as grpc, ThreadPoolExecutor(1) as pool:
+        grpc.attachment.detach()
+        load = pool.submit(grpc.cases.get, "/many?n=15000&at=50&message=3000")
+        cycles = 0
+        while not load.done():
+            with grpc.tracer.attach(grpc.cases.pid):
+                list(grpc.tracer.spans(timeout=0.2))
+            cycles += 1
+        answer = load.result()
+    assert cycles >= 2
+    assert answer["code"] == 0, answer["error"]
+    values = [seen["Traceparent"] or [] for seen in answer["seen"]]
+    assert {len(each) for each in values} <= {0, 1}
+    sent = [value for each in values for value in each]
+    assert len(set(sent)) == len(sent)
+    assert bool(sent) == grpc.injects

@@ -14,6 +14,7 @@ import pytest
 import pytraceprop
 from tests.bpf.conftest import Cases, Traced
 from tests.skips import require
+from tools import golang
 
 SOURCES = Path(__file__).resolve().parent.parent / "go" / "http2cases"
 OWN = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"

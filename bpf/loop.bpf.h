@@ -20,7 +20,7 @@
 
 enum {
 	MAX_GROUPS = 80, /* read per search of a map: 640 cells */
-	MAX_FIELDS = 0,  /* of a block of HTTP/2 headers: too many ways for the verifier of Linux 5.10 */
+	MAX_FIELDS = 0,	 /* of a block of HTTP/2 headers: too many ways for the verifier of Linux 5.10 */
 };
 
 #else

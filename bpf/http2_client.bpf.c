@@ -79,9 +79,12 @@ static __noinline long copy_chunk(uint32_t index, void *data)
 
 	if (!size)
 		return 1;
+	/* Linux 5.10 has to see that it is not 0 (bpf_probe_write_user), and forgets what clang compares. */
+	asm volatile("" : "+r"(size));
+	size = ((size - 1) & (COPY_CHUNK - 1)) + 1;
 	copy->failed = true;
-	if (!write_user || read_user(copy->scratch, size & SCRATCH_MASK, (void *)copy->from) ||
-	    bpf_probe_write_user((void *)copy->to, copy->scratch, size & SCRATCH_MASK))
+	if (!write_user || read_user(copy->scratch, size, (void *)copy->from) ||
+	    bpf_probe_write_user((void *)copy->to, copy->scratch, size))
 		return 1;
 	copy->failed = false;
 	copy->from += size;

@@ -212,7 +212,7 @@ def test_a_call_given_up_is_a_failed_call(http2: Http2) -> None:
     assert "deadline" in http2.call("cancel")[0]["error"]
     outer, (client,), (server,) = http2.sides(3)
     assert (client.error, client.path, client.parent_span_id) == ("call failed", "/slow", outer.span_id)
-    assert client.duration_ns >= 50_000_000
+    assert client.duration_ns >= 20_000_000  # of the 50 ms, some pass before the call
     assert server.path == "/slow"
     assert "abandoned" not in http2.counted()
 

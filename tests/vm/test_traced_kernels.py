@@ -18,6 +18,8 @@ import pytest
 
 from tests.bpf.conftest import SOURCES as CASES
 from tests.bpf.moves import SOURCES as MOVES
+from tests.bpf.test_http2 import PROGRAMS as HTTP2_PROGRAMS
+from tests.bpf.test_http2 import SOURCES as HTTP2_CASES
 from tests.chain.services import build_programs
 from tests.skips import require
 from tools import golang, kernelvm
@@ -117,6 +119,19 @@ def test_under_lockdown_spans_are_complete_and_nothing_is_written(kernel: str, g
         assert propagation["method"] is None
         assert "integrity lockdown" in propagation["reason"]
         assert found["stats"][service]["injected"] == 0
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_http2_carries_the_right_context(kernel: str) -> None:
+    require("needs qemu")
+    for go, modfile in HTTP2_PROGRAMS:
+        golang.build(HTTP2_CASES, go, modfile=modfile)
+    every = FULL or kernel == "6.12"
+    selected = "1.19 or 1.26 or 1.27" if every else "1.24 and (plain or fresh or many or own or given)"
+    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/bpf/test_http2.py", "-k", selected]
+    result = in_guest(kernel, command, "none", 900)
+    print(result.output)
+    assert result.exit_code == 0, result.output
 
 
 @pytest.mark.parametrize("lockdown", LOCKDOWN)

@@ -1,4 +1,4 @@
-"""python -m examples.demo: three unmodified Go services, traced, and their trace as a tree."""
+"""python -m examples.demo: four unmodified Go services, traced, and their trace as a tree."""
 
 from __future__ import annotations
 
@@ -30,9 +30,8 @@ def _show_machine(lockdown: pytraceprop.LockdownStatus) -> None:
 
 def _trace(environment: pytraceprop.Environment) -> bool:
     """Starts, attaches, drives, prints; whether propagation was at work."""
-    _title("Building and starting three Go services: front -> HTTPS -> middle -> HTTP -> back")
-    print("They know nothing of tracing. HTTP/2 is switched off in them, as this version traces HTTP/1.1.")
-    sys.stdout.flush()
+    _title("Building and starting four Go services, which know nothing of tracing")
+    print("front -> HTTP/2 over TLS -> middle -> gRPC -> back -> HTTP/1.1 -> depot", flush=True)
     with (
         tempfile.TemporaryDirectory() as directory,
         Shop(Path(directory)) as shop,
@@ -43,9 +42,12 @@ def _trace(environment: pytraceprop.Environment) -> bool:
         _title("Attaching to them while they run")
         for pid, name in shop.names.items():
             attachment = tracer.attach(pid)
-            protocol = attachment.protocols["http/1.1"]
-            sides = " and ".join(side for side in ("client", "server") if getattr(protocol, side))
-            print(f"  {name:6}  Go {attachment.go}, http/1.1 {sides}")
+            sides = [
+                f"{protocol_name} {' and '.join(side for side in ('client', 'server') if getattr(protocol, side))}"
+                for protocol_name, protocol in attachment.protocols.items()
+                if protocol.client or protocol.server
+            ]
+            print(f"  {name:6}  Go {attachment.go}: {', '.join(sides)}")
         propagation = attachment.propagation["http/1.1"]
         print(f"  propagation: {propagation}")
         _title(f"Placing {_ORDERS} orders, without any traceparent")
@@ -90,7 +92,7 @@ def _trace_in_vm() -> int:
 
 def main() -> int:
     """Runs the demo; 0 when everything was shown."""
-    parser = argparse.ArgumentParser(prog="python -m examples.demo", description="Traces three Go services.")
+    parser = argparse.ArgumentParser(prog="python -m examples.demo", description="Traces four Go services.")
     parser.add_argument("--no-vm", action="store_true", help="stay on this kernel, whatever it allows")
     arguments = parser.parse_args()
     environment = pytraceprop.Environment.detect()

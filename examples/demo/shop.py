@@ -1,4 +1,7 @@
-"""The demo's three services, started and stopped: front -> HTTPS -> middle -> HTTP -> back."""
+"""The demo's services, started and stopped.
+
+front -> HTTP/2 over TLS -> middle -> gRPC -> back -> HTTP/1.1 -> depot
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,15 @@ from tools import golang
 
 _SOURCES = Path(__file__).parent / "go"
 _START_SECONDS = 60.0
+_SERVICES = ("front", "middle", "back", "depot")
 
 
 class Shop:
-    """Three unmodified Go programs; a context manager. `names` maps their process ids to names."""
+    """Four unmodified Go programs; a context manager. `names` maps their process ids to names."""
 
     def __init__(self, directory: Path, go: str = "1.27") -> None:
         """Builds the programs (or finds them built). `directory` takes a certificate."""
-        self._programs = {name: golang.build(_SOURCES / name, go) for name in ("front", "middle", "back")}
+        self._programs = {name: golang.build(_SOURCES / name, go) for name in _SERVICES}
         self._certificate = directory / "middle.pem"
         self._running: list[subprocess.Popen[str]] = []
         self.names: dict[int, str] = {}
@@ -40,10 +44,9 @@ class Shop:
 
     def __enter__(self) -> Shop:
         try:
-            stock = self._start("back")
-            prices = self._start(
-                "middle", "-stock", f"http://{stock}", "-certificate-out", str(self._certificate)
-            )
+            depot = self._start("depot")
+            stock = self._start("back", "-depot", f"http://{depot}")
+            prices = self._start("middle", "-stock", stock, "-certificate-out", str(self._certificate))
             self._front = self._start(
                 "front", "-prices", f"https://{prices}", "-trust", str(self._certificate)
             )

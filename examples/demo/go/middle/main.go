@@ -1,5 +1,5 @@
 // Command middle is the price service: GET /price/{id} over HTTPS. The price depends on how
-// many pieces are in stock, which it asks the stock service over plain HTTP.
+// many pieces are in stock, which it asks the stock service over gRPC.
 package main
 
 import (
@@ -18,6 +18,11 @@ import (
 	"net/http"
 	"os"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"shop/stock"
 )
 
 type price struct {
@@ -27,7 +32,7 @@ type price struct {
 
 func main() {
 	listen := flag.String("listen", "127.0.0.1:0", "address to listen on")
-	stock := flag.String("stock", "", "base URL of the stock service")
+	address := flag.String("stock", "", "address of the stock service")
 	certificateOut := flag.String("certificate-out", "", "where to write our certificate, for clients to trust")
 	flag.Parse()
 
@@ -35,11 +40,15 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	conn, err := grpc.NewClient(*address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		log.Fatal(err)
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /price/{id}", func(w http.ResponseWriter, r *http.Request) {
 		id := r.PathValue("id")
 		time.Sleep(2 * time.Millisecond) // look into the price list
-		pieces, err := piecesInStock(*stock, id)
+		pieces, err := stock.Pieces(r.Context(), conn, id)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadGateway)
 			return
@@ -50,8 +59,6 @@ func main() {
 	server := &http.Server{
 		Handler:   mux,
 		TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}},
-		// An empty map switches HTTP/2 off: this version of pytraceprop propagates HTTP/1.1 only.
-		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 	}
 
 	listener, err := net.Listen("tcp", *listen)
@@ -60,23 +67,6 @@ func main() {
 	}
 	fmt.Println(listener.Addr())
 	log.Fatal(server.ServeTLS(listener, "", ""))
-}
-
-// piecesInStock calls http.Get, which takes no context: nothing here hands the trace on.
-func piecesInStock(stock, id string) (int, error) {
-	response, err := http.Get(stock + "/stock/" + id)
-	if err != nil {
-		return 0, err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return 0, fmt.Errorf("stock service: %s", response.Status)
-	}
-	var answer struct {
-		Pieces int `json:"pieces"`
-	}
-	err = json.NewDecoder(response.Body).Decode(&answer)
-	return answer.Pieces, err
 }
 
 // selfSigned makes a certificate for 127.0.0.1 and writes its public part to a file.

@@ -178,13 +178,41 @@ class Arm64Code(Code):
                     break
         raise self.missing("does not begin by checking its stack")
 
-    # What these are for is mostly in registers here: there are sixteen for arguments.
-
     def next_call(self, address: int) -> Instruction:
-        raise self.missing(f"is not understood on arm64: what it calls behind {address:#x}")
+        for one in self.instructions[self._at[address] + 1 :]:
+            if one.mnemonic in ("bl", "blr"):
+                return one
+            if one.target is not None or one.mnemonic in _ENDS:
+                break
+        raise self.missing(f"calls nothing behind {address:#x}")
 
     def stack_slot(self, call: int, argument: int, field_offset: int | None = None) -> int:
-        raise self.missing(f"is not understood on arm64: where argument {argument} of {call:#x} comes from")
+        index = self._at[call]
+        wanted = argument
+        for one in reversed(self.instructions[max(0, index - _LONGEST_SEARCH) : index]):
+            written = one.written()
+            if written is None and (one.target is not None or one.mnemonic in _ENDS):
+                continue
+            if written is None:
+                break
+            if wanted not in written:
+                continue
+            source = _number(one.operands.partition(", ")[2])
+            if one.mnemonic == "mov" and source >= 0:
+                wanted = source
+                continue
+            access = one.access() if one.mnemonic in ("ldr", "ldp") else None
+            offset = access.offset_of(wanted) if access else None
+            if access is None or offset is None:
+                break
+            if access.base == "sp" and field_offset is None:
+                return offset
+            if offset != field_offset:
+                break
+            wanted, field_offset = _number(access.base), None
+        raise self.missing(f"does not load argument {argument} of the call at {call:#x} from the stack")
+
+    # What these are for, a block of headers on the stack, is in registers here: there are sixteen.
 
     def frame(self) -> Frame:
         raise self.missing("is not understood on arm64: its frame")

@@ -69,6 +69,11 @@ class SiteKind(IntEnum):
     CLIENT_END = 47
 
 
+def site_name(kind: int) -> str:
+    """What a site is called."""
+    return f"grpc_{SiteKind(kind).name.lower()}"
+
+
 def read(executable: Executable, without: str) -> tuple[dict[str, int], ProtocolPlan]:
     """The fields of struct grpc_layout, the sites of both sides.
 

@@ -22,6 +22,8 @@ _cache_lock = threading.Lock()
 
 def site_name(kind: int) -> str:
     """What a site is called, such as "server_start" or "http2_server_start"."""
+    if kind in set(grpc.SiteKind):
+        return grpc.site_name(kind)
     return http1.site_name(kind) if kind in set(http1.SiteKind) else http2.site_name(kind)
 
 

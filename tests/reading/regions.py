@@ -12,7 +12,7 @@ import attrs
 from pytraceprop.go import Executable
 from pytraceprop.go.types import TypeMissing
 from pytraceprop.probes import http1
-from tests.reading.truth import FUNCTIONS
+from tests.reading.sites import FUNCTIONS
 
 _SECTIONS = {
     ".go.buildinfo": 3,

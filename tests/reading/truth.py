@@ -10,43 +10,10 @@ from typing import Any
 
 import attrs
 
+from tests.reading.sites import FUNCTIONS
 from tools import golang
 
 _SOURCE = Path(__file__).resolve().parents[1] / "go" / "truth"
-
-#: The functions that sites lie in or call.
-FUNCTIONS = (
-    "net/http.(*conn).serve",
-    "net/http.(*conn).serve.func1",
-    "net/http.(*conn).hijacked",
-    "net/http.serverHandler.ServeHTTP",
-    "net/http.(*Transport).roundTrip",
-    "net/http.(*Transport).getConn",
-    "net/http.(*persistConn).roundTrip",
-    "net/http.(*Request).write",
-    "net/http.Header.writeSubset",
-    "runtime.gorecover",
-    "runtime.newproc",
-    *(
-        f"{owner}{method}"
-        for owner in ("net/http.(*http2", "net/http/internal/http2.(*", "golang.org/x/net/http2.(*")
-        for method in (
-            "ClientConn).roundTrip",
-            "ClientConn).RoundTrip",
-            "serverConn).processHeaders",
-            "serverConn).newWriterAndRequest",
-            "serverConn).runHandler",
-            "serverConn).runHandler.func1",
-            "serverConn).runHandler.func2",
-            "responseWriter).handlerDone",
-            "Transport).RoundTripOpt",
-            "Transport).roundTripOpt",
-            "Transport).roundTripViaPool",
-            "ClientConn).writeHeaders",
-            "Framer).WriteHeaders",
-        )
-    ),
-)
 
 #: The struct types whose fields are read, by the compiler's names for them.
 STRUCTS = (

@@ -133,5 +133,5 @@ def test_the_demo_shows_its_spans() -> None:
     require("needs root")
     answer = run("-m", "examples.demo", "--no-vm")
     assert answer.returncode == 0, answer.stderr
-    assert "What was traced: 15 spans" in answer.stdout
+    assert "What was traced: 21 spans" in answer.stdout
     assert "front server: GET /order/{id} /order/1 -> 200" in answer.stdout

@@ -154,9 +154,9 @@ def test_unusual_requests_and_lives_are_traced_as_on_this_kernel(kernel: str, lo
 
 def test_the_demo_shows_one_connected_trace_for_each_order() -> None:
     require("needs qemu")
-    for name in ("front", "middle", "back"):
+    for name in ("front", "middle", "back", "depot"):
         golang.build(ROOT / "examples" / "demo" / "go" / name, "1.27")
     result = in_guest("6.12", ["-m", "examples.demo", "--no-vm"], "none", 180)
     assert result.exit_code == 0, result.output
-    assert "What was traced: 15 spans in 3 traces" in result.output
-    assert result.output.count("`- back server: GET /stock/{id}") == 3
+    assert "What was traced: 21 spans in 3 traces" in result.output
+    assert result.output.count("`- depot server: GET /shelf/{id}") == 3

@@ -30,6 +30,16 @@ MORE_VERSIONS = [
 ]
 
 
+#: What must be traced, so that nothing is right because it is off.
+TRACED = (
+    *(("front", "http/1.1", "server"), ("front", "http/2", "client")),
+    *(("gateway", "http/2", "server"), ("gateway", "grpc", "client")),
+    *(("unary", "grpc", "server"), ("unary", "grpc", "client")),
+    *(("stream", "grpc", "server"), ("stream", "http/1.1", "client")),
+    ("back", "http/1.1", "server"),
+)
+
+
 def test_without_tracer_nothing_is_injected_and_nothing_wrong() -> None:
     with tempfile.TemporaryDirectory() as directory:
         with MixedChain(build_programs(), Path(directory)) as chain:
@@ -48,6 +58,8 @@ def test_without_tracer_nothing_is_injected_and_nothing_wrong() -> None:
 def test_every_request_through_the_mixed_chain_is_traced_right(go: str, grpc: str) -> None:
     require("needs root")
     result = run_mixed(build_programs(go, grpc), REQUESTS)
+    for service, protocol, side in TRACED:
+        assert result.protocols[service][protocol][side], result.protocols[service][protocol]
     assert result.verdict.ok, str(result.verdict)
     assert (result.summary["failed"], result.errors) == (0, "")
 

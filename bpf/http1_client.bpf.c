@@ -25,8 +25,21 @@
 #include "calls.bpf.h"
 
 /*
+ * Whether this goroutine's call is tried again. A copy of its request is, if its body was read: call stays
+ * the same, and so does the URL.
+ */
+static __always_inline bool is_tried_again(const struct here *here, const struct request_state *client,
+					   uint64_t request, uint64_t call)
+{
+	if (client->unconnected)
+		return client->url && client->url == read_word(request + here->target->request_url);
+	return client->other == call;
+}
+
+/*
  * pconn, err := t.getConn(treq, cm), in (*Transport).roundTrip: register 1 treq. Before any dialling; once
- * more when a request is tried again on another connection.
+ * more when a request is tried again on another connection. Also after all other attempts failed because a
+ * connection of HTTP/2 was closed (alternateRoundTripper, ErrSkipAltProtocol).
  */
 static __noinline int start_call(const struct here *here, struct pt_regs *regs)
 {
@@ -40,10 +53,13 @@ static __noinline int start_call(const struct here *here, struct pt_regs *regs)
 		count(here, COUNT_MEMORY_UNREADABLE);
 		return 0;
 	}
-	if (client && client->other == call) {
+	if (client && is_tried_again(here, client, request, call)) {
 		count(here, COUNT_CALL_RETRIED);
 		forget_write(here, client);
+		client->span.protocol = PROTOCOL_HTTP1; /* until a connection is found */
+		client->unconnected = 0;
 		client->request = request;
+		client->other = call;
 		expect_write(here, client);
 		return 0;
 	}

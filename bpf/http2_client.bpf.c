@@ -41,7 +41,8 @@ static __noinline int start_call(const struct here *here, struct pt_regs *regs)
 
 	if (client) {
 		/* One call has one URL, in net/http's Request as in http2's. */
-		known = client->url && client->url == read_word(go_register(regs, 1) + layout->sent.url);
+		known = client->url && !client->unconnected &&
+			client->url == read_word(go_register(regs, 1) + layout->sent.url);
 		if (known && client->span.protocol == PROTOCOL_HTTP2)
 			count(here, COUNT_CALL_RETRIED);
 		if (!known)
@@ -257,6 +258,25 @@ static int end_call(const struct here *here, struct request_state *client, uint6
 	return 0;
 }
 
+/*
+ * RoundTripOpt returns an error, register 1 its itab. Where net/http's (*Transport).roundTrip makes the call,
+ * that may try again, and hits SITE_HTTP1_CLIENT_START or SITE_HTTP1_CLIENT_FAIL next: if getConn was called
+ * before (client->other), and if HTTP/2 was asked first, whose connection was closed meanwhile (of this error
+ * noDialH2RoundTripper makes ErrSkipAltProtocol).
+ */
+static __noinline int fail_call(const struct here *here, struct pt_regs *regs, struct request_state *client)
+{
+	uint64_t skipped = http2_layout(here)->type_no_cached_conn;
+
+	if (!client || client->other)
+		return 0;
+	if (skipped && itab_type(go_register(regs, 1)) == skipped) {
+		client->unconnected = 1;
+		return 0;
+	}
+	return end_call(here, client, 0, true);
+}
+
 static __always_inline int http2_client_site(const struct here *here, struct pt_regs *regs)
 {
 	enum site site = http2_site(here);
@@ -273,7 +293,7 @@ static __always_inline int http2_client_site(const struct here *here, struct pt_
 	 */
 	if (site == SITE_HTTP2_CLIENT_END)
 		return go_register(regs, 1) ? 0 : end_call(here, client, go_register(regs, 0), false);
-	return go_register(regs, 0) ? 0 : end_call(here, client, 0, true);
+	return go_register(regs, 0) ? 0 : fail_call(here, regs, client);
 }
 
 PROGRAM(http2_calling, http2_client_site)

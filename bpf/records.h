@@ -113,6 +113,7 @@ struct http2_request_layout {
 
 /* One of the copies of HTTP/2 in a traced process. Offsets are bytes. */
 struct http2_layout {
+	uint64_t type_no_cached_conn; /* noCachedConnError, or 0 */
 	struct http2_request_layout served, sent;
 	uint16_t server_conn_conn;	       /* serverConn.conn */
 	uint16_t response_writer_state;	       /* responseWriter.rws */

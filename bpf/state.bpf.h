@@ -59,8 +59,9 @@ struct request_state {
 	uint64_t url;	  /* client: *url.URL */
 	struct trace_ids incoming;
 	uint8_t has_incoming;
-	uint8_t has_status; /* grpc: span.status was told */
-	uint8_t replaced;   /* another entry reports this request: served by net/http on behalf of grpc */
+	uint8_t has_status;  /* grpc: span.status was told */
+	uint8_t replaced;    /* another entry reports this request: served by net/http on behalf of grpc */
+	uint8_t unconnected; /* client: HTTP/2 has no connection for it, so net/http is about to find one */
 	struct span_record span;
 	struct header_search search;
 	struct field_search fields;

@@ -26,6 +26,7 @@ _RECOVER = "runtime.gorecover"
 _ROUND_TRIP = "net/http.(*Transport).roundTrip"
 _GET_CONN = "net/http.(*Transport).getConn"
 _PERSIST_ROUND_TRIP = "net/http.(*persistConn).roundTrip"
+_REWIND = "net/http.rewindBody"
 _WRITE = "net/http.(*Request).write"
 _WRITE_SUBSET = "net/http.Header.writeSubset"
 
@@ -121,7 +122,7 @@ def read(executable: Executable) -> tuple[dict[str, int], ProtocolPlan, dict[int
     executable.load_functions(
         (
             *(_SERVE, _SERVE_DEFER, _HANDLER, _HIJACKED, _RECOVER),
-            *(_ROUND_TRIP, _GET_CONN, _PERSIST_ROUND_TRIP, _WRITE, _WRITE_SUBSET),
+            *(_ROUND_TRIP, _GET_CONN, _PERSIST_ROUND_TRIP, _REWIND, _WRITE, _WRITE_SUBSET),
         )
     )
     types = executable.types
@@ -240,5 +241,10 @@ def _read_client(executable: Executable, fields: dict[str, int]) -> list[Site]:
         (SiteKind.CLIENT_END, end),
     ]
     # Rare, so single-stepping these does not matter.
-    found += [(SiteKind.CLIENT_FAIL, ret) for ret in sorted(round_trip.returns_from(start, without=success))]
+    # A call goes on at rewindBody, too, when HTTP/2 had no connection for it (ErrSkipAltProtocol).
+    begins = [start]
+    if executable.has_function(_REWIND):
+        begins += round_trip.calls(executable.function(_REWIND))
+    failures = set().union(*(round_trip.returns_from(begin, without=success) for begin in begins))
+    found += [(SiteKind.CLIENT_FAIL, ret) for ret in sorted(failures)]
     return [_site(executable, "http1_client", kind, address) for kind, address in found]

@@ -117,11 +117,12 @@ class Http2Plan:
     counted_server: tuple[Site, ...] = ()
 
 
-def read(executable: Executable, common_reason: str = "") -> Http2Plan:
+def read(executable: Executable, common_reason: str = "", *, net_http_client: bool = True) -> Http2Plan:
     """The sites and layouts of every copy that the executable holds.
 
-    `common_reason` says why net/http's own types cannot be read, if they cannot. What a copy lacks
-    becomes a reason of the side that needs it.
+    `common_reason` says why net/http's own types cannot be read, if they cannot; `net_http_client` whether
+    the calls of its Transport are traced over HTTP/1.1. What a copy lacks becomes a reason of the side that
+    needs it.
     """
     if common_reason:
         neither = Side(reason=common_reason)
@@ -136,6 +137,8 @@ def read(executable: Executable, common_reason: str = "") -> Http2Plan:
             server.read(copy, _read_server, _count_server)
         if _has_any(executable, copy, _CLIENT_MARKS):
             client.read(copy, _read_client, _count_client)
+            if net_http_client and "sent" in layouts[copy.index]:
+                layouts[copy.index]["type_no_cached_conn"] = _no_cached_conn(executable, copy)
     if client.sites:
         fields = http1.read_writer(executable)
     return Http2Plan(
@@ -278,6 +281,14 @@ def _round_trip(executable: Executable, copy: Copy) -> tuple[Code, int]:
         what = f"{names[0]} calls {callees[1]} {len(found)} times where once was expected"
         raise SiteMissing(executable.image.path, what)
     return found[0]
+
+
+def _no_cached_conn(executable: Executable, copy: Copy) -> int:
+    """The type of the error by which net/http learns that HTTP/2 has no connection for a call."""
+    try:
+        return executable.types.find(copy.type("noCachedConnError"))
+    except TypeMissing:  # then no value of it is ever made an error
+        return 0
 
 
 def _read_client(executable: Executable, copy: Copy, layout: dict[str, Any]) -> list[tuple[SiteKind, int]]:

@@ -45,7 +45,7 @@ def read_plan(path: str | os.PathLike[str], display: str | None = None) -> Plan:
         build = executable.build
         fields, first, context_types = http1.read(executable)
         missing = "" if fields else _SHARED
-        second = http2.read(executable, missing)
+        second = http2.read(executable, missing, net_http_client=first.client.possible)
         rpc_layout, rpc = grpc.read(executable, missing)
         plan = Plan(
             path=image.path,

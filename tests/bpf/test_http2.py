@@ -253,6 +253,35 @@ def test_a_request_tried_again_is_one_call(http2: Http2) -> None:
     assert http2.counted()["call_retried"] == 3
 
 
+def test_a_request_tried_again_because_its_connection_was_closed_is_one_call(http2: Http2) -> None:
+    seen = http2.call("goaway", 6)
+    outer, *clients = http2.spans(7)
+    assert {one["status"] for one in seen} == {200}
+    assert [(span.kind, span.status, span.error) for span in clients] == [("client", 200, None)] * 6
+    assert [span.path for span in clients] == [f"/echo/{i}" for i in range(6)]
+    assert {span.parent_span_id for span in clients} == {outer.span_id}
+    assert {span.protocol for span in clients} == {"http/2"}
+    headers = [[span.trace_context.traceparent] if http2.injects else [] for span in clients]
+    assert [one["traceparent"] for one in seen] == headers
+    counted = http2.counted()
+    assert 6 <= counted["call_retried"] <= 11  # net/http may find the closed connection once more
+    assert "abandoned" not in counted
+
+
+def test_calls_at_once_over_a_connection_that_is_closed_are_one_span_each(http2: Http2) -> None:
+    seen = http2.call("goawaymany", 30)
+    outer, *clients = http2.spans(31)
+    by_path = {span.path: span for span in clients}
+    assert sorted(by_path) == sorted(f"/echo/{i}" for i in range(30))
+    assert {span.parent_span_id for span in clients} == {outer.span_id}
+    for i, one in enumerate(seen):
+        span = by_path[f"/echo/{i}"]
+        assert (span.status, span.error) == (one["status"], "call failed" if one["error"] else None)
+        if http2.injects and not one["error"]:
+            assert one["traceparent"] == [span.trace_context.traceparent]
+    assert "abandoned" not in http2.counted()
+
+
 def test_frames_are_as_large_as_the_peer_allows_and_no_larger(http2: Http2) -> None:
     if http2.spelling == "call":
         return

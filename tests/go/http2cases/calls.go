@@ -24,6 +24,7 @@ type caller struct {
 	fresh       func() *http.Client // with no connection yet
 	plaintext   func(ctx context.Context, path string) outcome
 	frames      func(ctx context.Context, refusals, filler int) outcome
+	certificate *tls.Config // of a server that fresh trusts
 }
 
 func trusting(roots *x509.CertPool) *tls.Config { return &tls.Config{RootCAs: roots} }
@@ -121,6 +122,21 @@ func (c *caller) serve(w http.ResponseWriter, r *http.Request, kind string) {
 		if c.frames != nil {
 			seen[0] = c.frames(ctx, number, 0)
 		}
+	case "goaway": // over connections that are closed under the calls
+		url, stop := goingAway(c.certificate, 1)
+		defer stop()
+		client := c.fresh()
+		for i := 0; i < number; i++ {
+			seen = append(seen[:i], c.get(ctx, client, url+"/echo/"+strconv.Itoa(i), nil))
+		}
+		client.CloseIdleConnections()
+	case "goawaymany":
+		url, stop := goingAway(c.certificate, 20)
+		defer stop()
+		client := c.fresh()
+		seen = make([]outcome, number)
+		each(number, func(i int) { seen[i] = c.get(ctx, client, url+"/echo/"+strconv.Itoa(i), nil) })
+		client.CloseIdleConnections()
 	case "frames":
 		if c.frames != nil {
 			seen[0] = c.frames(ctx, 0, number)

@@ -95,6 +95,6 @@ func newOwn(mux *http.ServeMux) *caller {
 			transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: trusting(certificates)}
 			return &http.Client{Transport: transport}
 		},
-		plaintext: ownPlaintext(mux),
+		plaintext: ownPlaintext(mux), certificate: server.TLS,
 	}
 }

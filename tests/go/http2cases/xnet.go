@@ -26,7 +26,7 @@ func newXnet(mux *http.ServeMux) *caller {
 	}
 	return &caller{
 		url: server.URL, client: fresh(), smallURL: small.URL, smallClient: fresh(), fresh: fresh,
-		plaintext: xnetPlaintext(mux), frames: frames,
+		plaintext: xnetPlaintext(mux), frames: frames, certificate: server.TLS,
 	}
 }
 
@@ -75,10 +75,13 @@ func frames(ctx context.Context, refusals int, filler int) outcome {
 			if err != nil {
 				return
 			}
-			go serveFrames(conn, func() bool {
+			go serveFrames(conn, func(framer *http2.Framer, stream uint32) bool {
 				lock.Lock()
 				defer lock.Unlock()
 				refusals--
+				if refusals >= 0 {
+					framer.WriteRSTStream(stream, http2.ErrCodeRefusedStream)
+				}
 				return refusals < 0
 			})
 		}
@@ -90,7 +93,40 @@ func frames(ctx context.Context, refusals int, filler int) outcome {
 	return outcomeOf((&http.Client{Transport: transport}).Do(request))
 }
 
-func serveFrames(conn net.Conn, accepts func() bool) {
+// goingAway starts a server that closes its first connection at the first request, and others at the
+// request after so many, by GOAWAY: those requests are to be tried again on another connection.
+func goingAway(config *tls.Config, requests int) (url string, stop func()) {
+	config = config.Clone()
+	config.NextProtos = []string{"h2"}
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", config)
+	if err != nil {
+		panic(err)
+	}
+	go func() {
+		for left := 0; ; left = requests {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			left, last := left, uint32(0)
+			go serveFrames(conn, func(framer *http2.Framer, stream uint32) bool {
+				left--
+				if left == -1 {
+					framer.WriteGoAway(last, http2.ErrCodeNo, nil)
+				}
+				if left < 0 {
+					return false
+				}
+				last = stream
+				return true
+			})
+		}
+	}()
+	return "https://" + listener.Addr().String(), func() { listener.Close() }
+}
+
+// serveFrames answers requests that accepts says true of; it refuses the others itself.
+func serveFrames(conn net.Conn, accepts func(framer *http2.Framer, stream uint32) bool) {
 	defer conn.Close()
 	preface := make([]byte, len(http2.ClientPreface))
 	if _, err := conn.Read(preface); err != nil {
@@ -110,8 +146,7 @@ func serveFrames(conn net.Conn, accepts func() bool) {
 				framer.WriteSettingsAck()
 			}
 		case *http2.MetaHeadersFrame:
-			if !accepts() {
-				framer.WriteRSTStream(frame.StreamID, http2.ErrCodeRefusedStream)
+			if !accepts(framer, frame.StreamID) {
 				continue
 			}
 			values := []string{}

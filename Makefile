@@ -14,7 +14,7 @@ BUILD_INPUTS := setup.py pyproject.toml $(wildcard csrc/*.[ch] csrc/*.py bpf/*.[
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PHONY: help setup packages .venv build wheel demo test test-unit test-bpf test-install test-vm test-full test-cycles
-.PHONY: test-binaries fuzz-executables lint format bench bench-inspect clean
+.PHONY: test-mixed test-binaries fuzz-executables lint format bench bench-inspect clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,11 @@ test-full: test ## all tests at full size: more kernels, more Go releases, more 
 test-cycles: export PYTRACEPROP_FULL = 1
 test-cycles: build ## attach and detach 200 times under load (root)
 	$(PYTEST) tests/bpf/test_cycles.py -s
+
+test-mixed: export PYTRACEPROP_FULL = 1
+test-mixed: build ## 10 000 requests through HTTP/1.1, HTTP/2 and gRPC, here and in a virtual machine (root)
+	@tools/install-packages --group vm
+	$(PYTEST) tests/bpf/test_mixed.py tests/vm/test_mixed_kernels.py -s
 
 test-binaries: build ## read every Go release in every build form, and Debian's Go programs
 	$(PYTHON) -m tests.reading

@@ -36,6 +36,7 @@ enum site {
 	SITE_HTTP2_CLIENT_WRITE = 20,
 	SITE_HTTP2_CLIENT_END = 21,
 	SITE_HTTP2_CLIENT_FAIL = 22,
+	SITE_HTTP2_CLIENT_CONTINUE = 23,
 	SITE_XNET_HTTP2_SERVER_START = 24,
 	SITE_XNET_HTTP2_SERVER_END = 25,
 	SITE_XNET_HTTP2_SERVER_UNWIND = 26,
@@ -43,6 +44,7 @@ enum site {
 	SITE_XNET_HTTP2_CLIENT_WRITE = 28,
 	SITE_XNET_HTTP2_CLIENT_END = 29,
 	SITE_XNET_HTTP2_CLIENT_FAIL = 30,
+	SITE_XNET_HTTP2_CLIENT_CONTINUE = 31,
 	HTTP2_XNET = 8,
 	SITE_GRPC_SERVER_START = 40,
 	SITE_GRPC_SERVER_STATUS = 41,
@@ -90,7 +92,6 @@ enum counter {
 	COUNT_NOT_INJECTED_WRITE_REFUSED,
 	COUNT_NOT_INJECTED_REQUEST_UNKNOWN,
 	COUNT_NOT_INJECTED_AMBIGUOUS,
-	COUNT_NOT_INJECTED_CONTINUATION,
 	COUNT_NOT_INJECTED_FRAME_LIMIT,
 	COUNT_NOT_INJECTED_LIST_LIMIT,
 	COUNT_NOT_INJECTED_FLUSHED,
@@ -123,6 +124,7 @@ struct http2_layout {
 	uint16_t conn_conn;		       /* ClientConn.tconn */
 	uint16_t conn_block, conn_block_start; /* in ClientConn.hbuf: bytes.Buffer's buf and off */
 	uint16_t conn_writer;		       /* ClientConn.bw */
+	uint16_t conn_framer, framer_buffer;   /* ClientConn.fr, Framer.wbuf */
 	uint16_t conn_max_frame;	       /* ClientConn.maxFrameSize */
 	uint16_t conn_max_list;		       /* ClientConn.peerMaxHeaderListSize */
 	uint16_t conn_encoder, encoder_table;  /* ClientConn.henc, and dynTab.maxSize in that */
@@ -130,6 +132,10 @@ struct http2_layout {
 	 * return address; what encodeAndWriteHeaders was given. */
 	uint16_t write_block, write_frame, write_stream, write_request;
 	int32_t write_return; /* what the return address is, from the site on */
+	/* At the site of another frame, in bytes from the stack pointer: the return address, and where the
+	 * caller, which is the function that has the write site, has its stack pointer. */
+	uint16_t continue_frame, continue_caller;
+	int32_t continue_return, continue_write_return; /* the return addresses of both, from the site on */
 };
 
 struct counters {

@@ -62,6 +62,7 @@ class SiteKind(IntEnum):
     CLIENT_WRITE = 20
     CLIENT_END = 21
     CLIENT_FAIL = 22
+    CLIENT_CONTINUE = 23
 
 
 def site_name(kind: int) -> str:
@@ -166,7 +167,7 @@ def _functions(copy: Copy) -> list[str]:
         ("ClientConn", "roundTrip"),
         ("ClientConn", "writeHeaders"),
         ("clientStream", "encodeAndWriteHeaders"),
-        ("Framer", "WriteHeaders"),
+        *(("Framer", name) for name in ("WriteHeaders", "WriteContinuation", "endWrite")),
     )
     return [*deferred, *(copy.method(*method) for method in methods)]
 
@@ -216,7 +217,7 @@ class _Reader:
         for name, value in layout.items():
             if isinstance(value, dict):
                 self._check(value)
-            elif not (-_FARTHEST <= value < _FARTHEST if name == "write_return" else 0 <= value <= _ABSENT):
+            elif not (-_FARTHEST <= value < _FARTHEST if name.endswith("_return") else 0 <= value <= _ABSENT):
                 raise MalformedExecutable(self._executable.image.path, f"its {name} is absurdly large")
 
     def side(self) -> Side:
@@ -324,9 +325,20 @@ def _read_client(executable: Executable, copy: Copy, layout: dict[str, Any]) -> 
     layout["write_return"] = returns - site
     layout["write_stream"] = frame.caller + encode.argument_slot(0)
     layout["write_request"] = frame.caller + encode.argument_slot(1)
+
+    again = executable.code(copy.method("Framer", "WriteContinuation"))
+    last = again.only_call(executable.function(copy.method("Framer", "endWrite")))
+    frame = again.frame()
+    layout["conn_framer"] = types.field(conn, "fr").offset
+    layout["framer_buffer"] = types.field(copy.type("Framer"), "wbuf").offset
+    layout["continue_frame"] = frame.return_address
+    layout["continue_caller"] = frame.caller
+    layout["continue_return"] = write.instruction(write.only_call(again.function)).end - last
+    layout["continue_write_return"] = returns - last
     return [
         (SiteKind.CLIENT_START, start),
         (SiteKind.CLIENT_WRITE, site),
+        (SiteKind.CLIENT_CONTINUE, last),
         (SiteKind.CLIENT_END, end),
         *((SiteKind.CLIENT_FAIL, ret) for ret in round_trip.nil_returns()),  # rare: stepping is no matter
     ]

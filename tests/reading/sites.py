@@ -14,6 +14,7 @@ _HTTP2_SITES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "server_unwind": ((f"{_RUN_HANDLER}.func1", f"{_RUN_HANDLER}.func2"), ("runtime.gorecover",)),
     "client_start": (_ROUND_TRIP_OPT, ("ClientConn).RoundTrip", "ClientConn).roundTrip")),
     "client_write": (("ClientConn).writeHeaders",), ("Framer).WriteHeaders",)),
+    "client_continue": (("Framer).WriteContinuation",), ("Framer).endWrite",)),
     "client_end": (_ROUND_TRIP_OPT, ()),
     "client_fail": (_ROUND_TRIP_OPT, ()),
 }

@@ -24,7 +24,8 @@ type caller struct {
 	fresh       func() *http.Client // with no connection yet
 	plaintext   func(ctx context.Context, path string) outcome
 	frames      func(ctx context.Context, refusals, filler int) outcome
-	certificate *tls.Config // of a server that fresh trusts
+	configured  func() *http.Client // of net/http's Transport, by another package
+	certificate *tls.Config         // of a server that fresh trusts
 }
 
 func trusting(roots *x509.CertPool) *tls.Config { return &tls.Config{RootCAs: roots} }
@@ -122,10 +123,13 @@ func (c *caller) serve(w http.ResponseWriter, r *http.Request, kind string) {
 		if c.frames != nil {
 			seen[0] = c.frames(ctx, number, 0)
 		}
-	case "goaway": // over connections that are closed under the calls
+	case "goaway", "goawayconfigured": // over connections that are closed under the calls
 		url, stop := goingAway(c.certificate, 1)
 		defer stop()
 		client := c.fresh()
+		if kind == "goawayconfigured" {
+			client = c.configured()
+		}
 		for i := 0; i < number; i++ {
 			seen = append(seen[:i], c.get(ctx, client, url+"/echo/"+strconv.Itoa(i), nil))
 		}

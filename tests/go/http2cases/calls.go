@@ -8,8 +8,10 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	neturl "net/url"
 	"strconv"
 	"sync"
 	"time"
@@ -133,6 +135,20 @@ func (c *caller) serve(w http.ResponseWriter, r *http.Request, kind string) {
 		for i := 0; i < number; i++ {
 			seen = append(seen[:i], c.get(ctx, client, url+"/echo/"+strconv.Itoa(i), nil))
 		}
+		client.CloseIdleConnections()
+	case "goawayproxy": // the second call, tried again, fails before it looks for a connection
+		url, stop := goingAway(c.certificate, 1)
+		defer stop()
+		client := c.configured()
+		client.Transport.(*http.Transport).Proxy = func(*http.Request) (*neturl.URL, error) {
+			if len(seen) == 2 {
+				return nil, errors.New("no proxy")
+			}
+			return nil, nil
+		}
+		seen[0] = c.get(ctx, client, url+"/echo/0", nil)
+		seen = append(seen, outcome{})
+		seen[1] = c.get(ctx, client, url+"/echo/1", nil)
 		client.CloseIdleConnections()
 	case "goawaymany":
 		url, stop := goingAway(c.certificate, 20)

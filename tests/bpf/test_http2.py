@@ -270,11 +270,12 @@ def test_a_request_tried_again_because_its_connection_was_closed_is_one_call(htt
     assert "abandoned" not in counted
 
 
-def test_a_request_tried_again_in_vain_is_one_failed_call(http2: Http2) -> None:
-    seen = http2.call("goawayproxy")
+@pytest.mark.parametrize(("kind", "reason"), [("goawayproxy", "no proxy"), ("goawaybody", "no body")])
+def test_a_request_tried_again_in_vain_is_one_failed_call(http2: Http2, kind: str, reason: str) -> None:
+    seen = http2.call(kind)
     outer, first, second = http2.spans(3)
     assert (seen[0]["status"], first.status, first.error) == (200, 200, None)
-    assert "no proxy" in seen[1]["error"]
+    assert reason in seen[1]["error"]
     assert (second.path, second.status, second.error) == ("/echo/1", 0, "call failed")
     assert second.parent_span_id == outer.span_id
     assert "abandoned" not in http2.counted()

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	neturl "net/url"
 	"strconv"
@@ -149,6 +150,21 @@ func (c *caller) serve(w http.ResponseWriter, r *http.Request, kind string) {
 		seen[0] = c.get(ctx, client, url+"/echo/0", nil)
 		seen = append(seen, outcome{})
 		seen[1] = c.get(ctx, client, url+"/echo/1", nil)
+		client.CloseIdleConnections()
+	case "goawaybody": // the second call has a body that can be had twice only: HTTP/2 takes both
+		url, stop := goingAway(c.certificate, 1)
+		defer stop()
+		client := c.configured()
+		seen = []outcome{c.get(ctx, client, url+"/echo/0", nil), {}}
+		request, _ := http.NewRequestWithContext(ctx, "POST", url+"/echo/1", bytes.NewReader([]byte("body")))
+		left, again := 1, request.GetBody
+		request.GetBody = func() (io.ReadCloser, error) {
+			if left--; left < 0 {
+				return nil, errors.New("no body")
+			}
+			return again()
+		}
+		seen[1] = outcomeOf(client.Do(request))
 		client.CloseIdleConnections()
 	case "goawaymany":
 		url, stop := goingAway(c.certificate, 20)

@@ -253,8 +253,10 @@ def test_a_request_tried_again_is_one_call(http2: Http2) -> None:
     assert http2.counted()["call_retried"] == 3
 
 
-def test_a_request_tried_again_because_its_connection_was_closed_is_one_call(http2: Http2) -> None:
-    seen = http2.call("goaway", 6)
+@pytest.mark.parametrize("kind", ["goaway", "goawayconfigured"])
+def test_a_request_tried_again_because_its_connection_was_closed_is_one_call(http2: Http2, kind: str) -> None:
+    # "goawayconfigured": net/http's Transport, for /xnet with golang.org/x/net/http2 put into it
+    seen = http2.call(kind, 6)
     outer, *clients = http2.spans(7)
     assert {one["status"] for one in seen} == {200}
     assert [(span.kind, span.status, span.error) for span in clients] == [("client", 200, None)] * 6
@@ -266,6 +268,17 @@ def test_a_request_tried_again_because_its_connection_was_closed_is_one_call(htt
     counted = http2.counted()
     assert 6 <= counted["call_retried"] <= 11  # net/http may find the closed connection once more
     assert "abandoned" not in counted
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("goawayproxy", "no proxy"), ("goawaybody", "no body")])
+def test_a_request_tried_again_in_vain_is_one_failed_call(http2: Http2, kind: str, reason: str) -> None:
+    seen = http2.call(kind)
+    outer, first, second = http2.spans(3)
+    assert (seen[0]["status"], first.status, first.error) == (200, 200, None)
+    assert reason in seen[1]["error"]
+    assert (second.path, second.status, second.error) == ("/echo/1", 0, "call failed")
+    assert second.parent_span_id == outer.span_id
+    assert "abandoned" not in http2.counted()
 
 
 def test_calls_at_once_over_a_connection_that_is_closed_are_one_span_each(http2: Http2) -> None:

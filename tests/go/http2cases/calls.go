@@ -8,8 +8,11 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	neturl "net/url"
 	"strconv"
 	"sync"
 	"time"
@@ -24,7 +27,8 @@ type caller struct {
 	fresh       func() *http.Client // with no connection yet
 	plaintext   func(ctx context.Context, path string) outcome
 	frames      func(ctx context.Context, refusals, filler int) outcome
-	certificate *tls.Config // of a server that fresh trusts
+	configured  func() *http.Client // of net/http's Transport, by another package
+	certificate *tls.Config         // of a server that fresh trusts
 }
 
 func trusting(roots *x509.CertPool) *tls.Config { return &tls.Config{RootCAs: roots} }
@@ -122,13 +126,45 @@ func (c *caller) serve(w http.ResponseWriter, r *http.Request, kind string) {
 		if c.frames != nil {
 			seen[0] = c.frames(ctx, number, 0)
 		}
-	case "goaway": // over connections that are closed under the calls
+	case "goaway", "goawayconfigured": // over connections that are closed under the calls
 		url, stop := goingAway(c.certificate, 1)
 		defer stop()
 		client := c.fresh()
+		if kind == "goawayconfigured" {
+			client = c.configured()
+		}
 		for i := 0; i < number; i++ {
 			seen = append(seen[:i], c.get(ctx, client, url+"/echo/"+strconv.Itoa(i), nil))
 		}
+		client.CloseIdleConnections()
+	case "goawayproxy": // the second call, tried again, fails before it looks for a connection
+		url, stop := goingAway(c.certificate, 1)
+		defer stop()
+		client := c.configured()
+		client.Transport.(*http.Transport).Proxy = func(*http.Request) (*neturl.URL, error) {
+			if len(seen) == 2 {
+				return nil, errors.New("no proxy")
+			}
+			return nil, nil
+		}
+		seen[0] = c.get(ctx, client, url+"/echo/0", nil)
+		seen = append(seen, outcome{})
+		seen[1] = c.get(ctx, client, url+"/echo/1", nil)
+		client.CloseIdleConnections()
+	case "goawaybody": // the second call has a body that can be had twice only: HTTP/2 takes both
+		url, stop := goingAway(c.certificate, 1)
+		defer stop()
+		client := c.configured()
+		seen = []outcome{c.get(ctx, client, url+"/echo/0", nil), {}}
+		request, _ := http.NewRequestWithContext(ctx, "POST", url+"/echo/1", bytes.NewReader([]byte("body")))
+		left, again := 1, request.GetBody
+		request.GetBody = func() (io.ReadCloser, error) {
+			if left--; left < 0 {
+				return nil, errors.New("no body")
+			}
+			return again()
+		}
+		seen[1] = outcomeOf(client.Do(request))
 		client.CloseIdleConnections()
 	case "goawaymany":
 		url, stop := goingAway(c.certificate, 20)

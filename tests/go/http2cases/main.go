@@ -89,12 +89,13 @@ func newOwn(mux *http.ServeMux) *caller {
 	small.Config.MaxHeaderBytes = 4096
 	small.StartTLS()
 	certificates := server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	fresh := func() *http.Client {
+		transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: trusting(certificates)}
+		return &http.Client{Transport: transport}
+	}
 	return &caller{
 		url: server.URL, client: server.Client(), smallURL: small.URL, smallClient: small.Client(),
-		fresh: func() *http.Client {
-			transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: trusting(certificates)}
-			return &http.Client{Transport: transport}
-		},
+		fresh: fresh, configured: fresh,
 		plaintext: ownPlaintext(mux), certificate: server.TLS,
 	}
 }

@@ -24,9 +24,16 @@ func newXnet(mux *http.ServeMux) *caller {
 	fresh := func() *http.Client {
 		return &http.Client{Transport: &http2.Transport{TLSClientConfig: trusting(certificates)}}
 	}
+	configured := func() *http.Client {
+		transport := &http.Transport{TLSClientConfig: trusting(certificates)}
+		if err := http2.ConfigureTransport(transport); err != nil {
+			panic(err)
+		}
+		return &http.Client{Transport: transport}
+	}
 	return &caller{
 		url: server.URL, client: fresh(), smallURL: small.URL, smallClient: fresh(), fresh: fresh,
-		plaintext: xnetPlaintext(mux), frames: frames, certificate: server.TLS,
+		plaintext: xnetPlaintext(mux), frames: frames, configured: configured, certificate: server.TLS,
 	}
 }
 

@@ -62,6 +62,19 @@ def test_every_version_of_grpc_is_traced_on_both_sides(version: str) -> None:
         assert grpc.attachment.stats()["abandoned"] == grpc.attachment.stats()["memory_unreadable"] == 0
 
 
+@pytest.mark.parametrize("form", ["stripped", "pie"])
+def test_so_is_every_form_of_executable(form: str) -> None:
+    require("needs root")
+    with traced_program(form=form) as grpc:
+        answer = grpc.cases.get("/unary?do=inner", {"traceparent": INCOMING})
+        outer, server, inner, _ = grpc.calls(4)
+        grpc.assert_carries(outer, answer["seen"])
+        assert inner.parent_span_id == server.span_id
+        grpc.cases.get("/unary?do=code+7")
+        assert [span.status_name for span in grpc.calls(2)] == ["PERMISSION_DENIED"] * 2
+        assert None not in (outer.peer, server.peer)
+
+
 def test_a_call_is_named_by_service_and_method(grpc: TracedGrpc) -> None:
     grpc.cases.get("/unary?")
     client, server = grpc.calls(2)

@@ -176,6 +176,15 @@ def test_every_status_has_its_name(grpc: TracedGrpc, code: int) -> None:
     assert server.failed == (code in (2, 4, 12, 13, 14, 15))
 
 
+def test_a_call_that_two_goroutines_finish_at_once_is_one_span(grpc: TracedGrpc) -> None:
+    for _ in range(300):
+        grpc.cases.get("/stream?n=1&do=wait")  # cancelled: its receiver and its context end it
+    spans = [span for span in grpc.drain() if span.protocol == "grpc"]
+    assert [span.kind for span in spans].count("client") == 300
+    assert [span.kind for span in spans].count("server") == 300
+    assert {span.status_name for span in spans} == {"CANCELLED"}
+
+
 def test_an_unknown_method_is_unimplemented(grpc: TracedGrpc) -> None:
     grpc.cases.get("/unary?method=nonsense")
     assert [span.status_name for span in grpc.calls(2)] == ["UNIMPLEMENTED", "UNIMPLEMENTED"]

@@ -111,8 +111,11 @@ static __noinline int start_call(const struct here *here, struct pt_regs *regs)
 	asm volatile("" ::: "memory");
 	*(volatile uint64_t *)&client->serial = ref.serial;
 	context_key.address = client->context;
-	if (bpf_map_update_elem(&calls, &context_key, &ref, BPF_ANY))
+	if (bpf_map_update_elem(&calls, &context_key, &ref, BPF_ANY)) { /* then nothing would end it */
+		client->serial = 0;
+		bpf_map_delete_elem(&clients, &key);
 		count(here, COUNT_MAP_FULL);
+	}
 	return 0;
 }
 
@@ -404,16 +407,29 @@ static inline uint16_t error_code(const struct grpc_layout *layout, uint64_t ita
 	return GRPC_UNKNOWN;
 }
 
+/*
+ * A call may be finished by two goroutines at once: its own, and the one that waits for its context. The one
+ * that deletes the entry in calls ends it; which that is, the kernel's map decides.
+ */
 static __noinline int end_call(const struct here *here, uint64_t call, uint64_t itab, uint64_t error)
 {
-	struct request_state *client = find_call(here, call);
+	const struct grpc_layout *layout = &here->target->grpc;
+	struct address_key context = {.incarnation = here->target->incarnation};
+	struct request_state *client;
 
+	if (here->site == SITE_GRPC_CLIENT_FAIL) {
+		client = find_call(here, call);
+		/* Not the goroutine that began it: what was found on the stack is something else. */
+		if (!client || client->span.goid != here->goid)
+			return 0;
+	}
+	context.address = read_iface(call + layout->call_context).data;
+	if (bpf_map_delete_elem(&calls, &context))
+		return 0;
+	client = find_call(here, call);
 	if (!client)
 		return 0;
-	/* Not the goroutine that began it: what was found on the stack is something else. */
-	if (here->site == SITE_GRPC_CLIENT_FAIL && client->span.goid != here->goid)
-		return 0;
-	client->span.status = error_code(&here->target->grpc, itab, error);
+	client->span.status = error_code(layout, itab, error);
 	submit(here, client);
 	forget_rpc(here, client, call);
 	return 0;

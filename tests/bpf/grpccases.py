@@ -30,10 +30,10 @@ VERSIONS = {
 NEWEST = "1.85.0"
 
 
-def build(version: str = NEWEST) -> Path:
-    """The program with that version of grpc."""
+def build(version: str = NEWEST, form: str = "static") -> Path:
+    """The program with that version of grpc, in one of golang.FORMS."""
     modfile = "go.mod" if version == NEWEST else f"versions/grpc-{version}.mod"
-    return golang.build(SOURCES, VERSIONS[version], modfile=modfile)
+    return golang.build(SOURCES, VERSIONS[version], modfile=modfile, **golang.FORMS[form])
 
 
 class TracedGrpc(Traced):
@@ -99,9 +99,9 @@ class TracedGrpc(Traced):
 
 
 @contextmanager
-def traced_program(version: str = NEWEST) -> Iterator[TracedGrpc]:
+def traced_program(version: str = NEWEST, form: str = "static") -> Iterator[TracedGrpc]:
     """The program with that version of grpc, running and attached to."""
-    program = Cases(program=build(version))
+    program = Cases(program=build(version, form))
     try:
         with pytraceprop.Tracer() as tracer:
             yield TracedGrpc(program, tracer, tracer.attach(program.pid))

@@ -62,6 +62,19 @@ def test_every_version_of_grpc_is_traced_on_both_sides(version: str) -> None:
         assert grpc.attachment.stats()["abandoned"] == grpc.attachment.stats()["memory_unreadable"] == 0
 
 
+@pytest.mark.parametrize("form", ["stripped", "pie"])
+def test_so_is_every_form_of_executable(form: str) -> None:
+    require("needs root")
+    with traced_program(form=form) as grpc:
+        answer = grpc.cases.get("/unary?do=inner", {"traceparent": INCOMING})
+        outer, server, inner, _ = grpc.calls(4)
+        grpc.assert_carries(outer, answer["seen"])
+        assert inner.parent_span_id == server.span_id
+        grpc.cases.get("/unary?do=code+7")
+        assert [span.status_name for span in grpc.calls(2)] == ["PERMISSION_DENIED"] * 2
+        assert None not in (outer.peer, server.peer)
+
+
 def test_a_call_is_named_by_service_and_method(grpc: TracedGrpc) -> None:
     grpc.cases.get("/unary?")
     client, server = grpc.calls(2)
@@ -161,6 +174,15 @@ def test_every_status_has_its_name(grpc: TracedGrpc, code: int) -> None:
     assert client.status_name == server.status_name
     assert client.failed
     assert server.failed == (code in (2, 4, 12, 13, 14, 15))
+
+
+def test_a_call_that_two_goroutines_finish_at_once_is_one_span(grpc: TracedGrpc) -> None:
+    for _ in range(300):
+        grpc.cases.get("/stream?n=1&do=wait")  # cancelled: its receiver and its context end it
+    spans = [span for span in grpc.drain() if span.protocol == "grpc"]
+    assert [span.kind for span in spans].count("client") == 300
+    assert [span.kind for span in spans].count("server") == 300
+    assert {span.status_name for span in spans} == {"CANCELLED"}
 
 
 def test_an_unknown_method_is_unimplemented(grpc: TracedGrpc) -> None:

@@ -25,6 +25,8 @@ def test_calls_are_traced_as_on_this_kernel(kernel: str, cmdline: str) -> None:
     require("needs qemu")
     for version in VERSIONS:
         build(version)
+    for form in ("stripped", "pie"):
+        build(form=form)
     chosen = [] if FULL or (kernel, cmdline) == ("6.12", "") else NOT_EVERY_VERSION
     result = kernelvm.run(
         kernelvm.fetch(kernel),

@@ -24,10 +24,10 @@ INCOMING = "00-aaaabbbbccccddddeeeeffff00001111-1234567812345678-01"
 #: another golang.org/x/net: old ones, and one that is a wrapper of net/http from Go 1.27 on.
 PROGRAMS = (
     ("1.19", "versions/xnet-0.17.0.mod"),
-    ("1.21", ""),
-    ("1.24", ""),
+    ("1.21", "go.mod"),
+    ("1.24", "go.mod"),
     ("1.26", "versions/xnet-0.60.0.mod"),
-    ("1.27", ""),
+    ("1.27", "go.mod"),
     ("1.27", "versions/xnet-0.60.0.mod"),
 )
 SPELLINGS = ("call", "xnet")
@@ -93,7 +93,7 @@ class Http2(Traced):
 def program(request: pytest.FixtureRequest) -> Iterator[tuple[str, Traced]]:
     require("needs root")
     go, modfile = request.param
-    cases = Cases(program=golang.build(SOURCES, go, modfile=modfile or "go.mod"))
+    cases = Cases(program=golang.build(SOURCES, go, modfile=modfile))
     try:
         with pytraceprop.Tracer() as tracer:
             yield go, Traced(cases, tracer, tracer.attach(cases.pid))
